@@ -1,0 +1,76 @@
+//! What processor semantics need from the rest of the machine: linear memory, ports, time.
+
+use crate::cpu::fault::Fault;
+use ring3_translator::addr::LinAddr;
+use ring3_translator::state::GuestState;
+
+/// What a memory access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Data read.
+    Read,
+    /// Data write (also read-modify-write).
+    Write,
+    /// Instruction fetch.
+    Execute,
+}
+
+/// With whose rights paging checks an access. Intel SDM vol. 3A, 4.6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Implicit or explicit supervisor access (CPL 0-2, descriptor tables, TSS).
+    Supervisor,
+    /// CPL 3.
+    User,
+}
+
+impl Privilege {
+    /// The rights of code at the state's CPL.
+    #[must_use]
+    pub fn of(st: &GuestState) -> Self {
+        if st.cpl == 3 { Self::User } else { Self::Supervisor }
+    }
+}
+
+/// Which TLB entries die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlbFlush {
+    /// All entries, global ones too (CR0.PG, CR4.PGE/PSE/PAE changes).
+    All,
+    /// All but global entries (CR3 load).
+    NonGlobal,
+}
+
+/// The machine around one processor.
+pub trait Env {
+    /// Reads linear memory with paging; crossing pages and device memory included.
+    /// # Errors
+    /// #PF as the architecture says; nothing was read then.
+    fn read(&mut self, st: &mut GuestState, at: LinAddr, buf: &mut [u8], who: Privilege) -> Result<(), Fault>;
+    /// Writes linear memory; all pages are checked before the first byte changes.
+    /// # Errors
+    /// #PF as the architecture says; nothing was written then.
+    fn write(&mut self, st: &mut GuestState, at: LinAddr, data: &[u8], who: Privilege) -> Result<(), Fault>;
+    /// Checks that `len` bytes could be accessed, without accessing them (sets A, and D for writes).
+    /// # Errors
+    /// #PF as the access itself would raise.
+    fn probe(&mut self, st: &mut GuestState, at: LinAddr, len: u32, access: Access, who: Privilege)
+    -> Result<(), Fault>;
+    /// Drops TLB entries.
+    fn flush_tlb(&mut self, st: &mut GuestState, what: TlbFlush);
+    /// Drops the entries of one page (INVLPG).
+    fn invalidate_page(&mut self, st: &mut GuestState, at: LinAddr);
+    /// Reads the four PAE directory-pointer entries at `cr3` from physical memory.
+    fn read_pdptes(&mut self, cr3: u64) -> [u64; 4];
+    /// Reads a port; `size` is 1, 2 or 4 bytes.
+    fn port_in(&mut self, port: u16, size: u8) -> u32;
+    /// Writes a port; `size` is 1, 2 or 4 bytes.
+    fn port_out(&mut self, port: u16, size: u8, value: u32);
+    /// The guest's time stamp counter without `Msrs::tsc_offset`, in ticks.
+    fn tsc(&mut self) -> u64;
+    /// Called when an instruction made interrupts deliverable (STI, POPF, IRET): true if an
+    /// external interrupt or another event waits.
+    fn event_waiting(&mut self) -> bool;
+    /// Drops every translation of this processor (WBINVD-like heavy events, CPUID model change).
+    fn flush_translations(&mut self, st: &mut GuestState);
+}

@@ -1,0 +1,684 @@
+//! `GuestState`: the register file and run-time tables that translated code and the monitor share.
+//!
+//! Translated code reaches every field by a constant displacement from r15, so the layout is
+//! `repr(C)` and field offsets are taken with `offset_of!`. The architectural part comes first.
+//! While translated code runs, the general registers and the arithmetic flags live in the host's
+//! registers; they are in this structure whenever Rust code runs (between exits, and in helpers).
+
+use crate::mode::Mode;
+use core::ffi::c_void;
+
+/// Segment register numbers as instructions encode them. Intel SDM vol. 2A, table 2-1 ff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum SegReg {
+    /// Extra segment.
+    Es = 0,
+    /// Code segment.
+    Cs = 1,
+    /// Stack segment.
+    Ss = 2,
+    /// Data segment.
+    Ds = 3,
+    /// Additional data segment F.
+    Fs = 4,
+    /// Additional data segment G.
+    Gs = 5,
+}
+
+impl SegReg {
+    /// All six, in encoding order.
+    pub const ALL: [Self; 6] = [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs];
+}
+
+/// How translated code may form addresses through a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum SegClass {
+    /// Base 0, limit 4 GiB, readable and writable (CS: readable): no check, no add.
+    Flat = 0,
+    /// Any base, limit 4 GiB, readable and writable: the base is added.
+    Based = 1,
+    /// Expand-up with a smaller limit, readable and writable: base added and limit compared inline.
+    Limited = 2,
+    /// Anything else (null, not writable, expand-down): every access asks the monitor.
+    #[default]
+    Odd = 3,
+}
+
+/// Access rights of a loaded segment, in the layout of descriptor bits 40-55: type in bits 0-3,
+/// S in 4, DPL in 5-6, P in 7, AVL in 12, L in 13, D/B in 14, G in 15. Intel SDM vol. 3A, 3.4.5.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct SegAttr(pub u16);
+
+impl SegAttr {
+    /// A present, writable, accessed data segment of DPL 0 (the real-mode value).
+    pub const REAL_DATA: Self = Self(0x0093);
+
+    /// The 4-bit type field.
+    #[must_use]
+    pub const fn kind(self) -> u8 {
+        (self.0 & 0xf) as u8
+    }
+    /// S: set for code and data, clear for system descriptors.
+    #[must_use]
+    pub const fn is_code_or_data(self) -> bool {
+        self.0 & 0x10 != 0
+    }
+    /// Descriptor privilege level, 0-3.
+    #[must_use]
+    pub const fn dpl(self) -> u8 {
+        ((self.0 >> 5) & 3) as u8
+    }
+    /// P: present.
+    #[must_use]
+    pub const fn present(self) -> bool {
+        self.0 & 0x80 != 0
+    }
+    /// L: 64-bit code.
+    #[must_use]
+    pub const fn long(self) -> bool {
+        self.0 & 0x2000 != 0
+    }
+    /// D/B: 32-bit default operand size, or 32-bit stack.
+    #[must_use]
+    pub const fn big(self) -> bool {
+        self.0 & 0x4000 != 0
+    }
+    /// A code segment (S set, type bit 3 set).
+    #[must_use]
+    pub const fn is_code(self) -> bool {
+        self.is_code_or_data() && self.0 & 8 != 0
+    }
+    /// A conforming code segment.
+    #[must_use]
+    pub const fn is_conforming(self) -> bool {
+        self.is_code() && self.0 & 4 != 0
+    }
+    /// Readable: any data segment, or code with the R bit.
+    #[must_use]
+    pub const fn is_readable(self) -> bool {
+        self.is_code_or_data() && (self.0 & 8 == 0 || self.0 & 2 != 0)
+    }
+    /// A writable data segment.
+    #[must_use]
+    pub const fn is_writable(self) -> bool {
+        self.is_code_or_data() && self.0 & 0xa == 2
+    }
+    /// An expand-down data segment.
+    #[must_use]
+    pub const fn is_expand_down(self) -> bool {
+        self.is_code_or_data() && self.0 & 0xc == 4
+    }
+}
+
+/// A segment register with its hidden part. Intel SDM vol. 3A, 3.4.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Segment {
+    /// Linear base address.
+    pub base: u64,
+    /// Limit in bytes (already scaled by G): the last valid offset of an expand-up segment.
+    pub limit: u32,
+    /// The visible selector.
+    pub selector: u16,
+    /// Access rights of the loaded descriptor.
+    pub attr: SegAttr,
+    /// False for a null selector: any use faults.
+    pub usable: bool,
+    /// Derived by [`GuestState::set_segment`]; do not set by hand.
+    pub class: SegClass,
+}
+
+impl Segment {
+    /// A real-mode or V8086 data segment for `selector` with a 64 KiB limit.
+    #[must_use]
+    pub const fn real(selector: u16) -> Self {
+        Self {
+            base: (selector as u64) << 4,
+            limit: 0xffff,
+            selector,
+            attr: SegAttr::REAL_DATA,
+            usable: true,
+            class: SegClass::Limited,
+        }
+    }
+
+    /// A protected-mode null segment that holds `selector` (0-3).
+    #[must_use]
+    pub const fn null(selector: u16) -> Self {
+        Self { base: 0, limit: 0, selector, attr: SegAttr(0), usable: false, class: SegClass::Odd }
+    }
+}
+
+/// GDTR or IDTR. Intel SDM vol. 3A, 2.4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TableReg {
+    /// Linear base address.
+    pub base: u64,
+    /// Limit in bytes (the last valid offset).
+    pub limit: u16,
+}
+
+/// EFLAGS bits. Intel SDM vol. 1, 3.4.3.
+pub mod eflags {
+    /// Carry.
+    pub const CF: u32 = 1 << 0;
+    /// The bit that always reads as one.
+    pub const FIXED: u32 = 1 << 1;
+    /// Parity.
+    pub const PF: u32 = 1 << 2;
+    /// Auxiliary carry.
+    pub const AF: u32 = 1 << 4;
+    /// Zero.
+    pub const ZF: u32 = 1 << 6;
+    /// Sign.
+    pub const SF: u32 = 1 << 7;
+    /// Trap (single step).
+    pub const TF: u32 = 1 << 8;
+    /// Interrupt enable.
+    pub const IF: u32 = 1 << 9;
+    /// Direction.
+    pub const DF: u32 = 1 << 10;
+    /// Overflow.
+    pub const OF: u32 = 1 << 11;
+    /// I/O privilege level (two bits).
+    pub const IOPL: u32 = 3 << 12;
+    /// Nested task.
+    pub const NT: u32 = 1 << 14;
+    /// Resume.
+    pub const RF: u32 = 1 << 16;
+    /// Virtual-8086 mode.
+    pub const VM: u32 = 1 << 17;
+    /// Alignment check.
+    pub const AC: u32 = 1 << 18;
+    /// Virtual interrupt flag.
+    pub const VIF: u32 = 1 << 19;
+    /// Virtual interrupt pending.
+    pub const VIP: u32 = 1 << 20;
+    /// CPUID available.
+    pub const ID: u32 = 1 << 21;
+    /// The flags that live in the host's flags register while translated code runs.
+    pub const ARITH: u32 = CF | PF | AF | ZF | SF | OF | DF;
+    /// The flags kept in `GuestState::sys_flags` (IF is kept apart in `if_flag`).
+    pub const SYS: u32 = TF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
+}
+
+/// CR0 bits. Intel SDM vol. 3A, 2.5.
+pub mod cr0 {
+    /// Protection enable.
+    pub const PE: u64 = 1 << 0;
+    /// Monitor coprocessor.
+    pub const MP: u64 = 1 << 1;
+    /// Emulation: x87 raises #NM.
+    pub const EM: u64 = 1 << 2;
+    /// Task switched.
+    pub const TS: u64 = 1 << 3;
+    /// Extension type (reads as one).
+    pub const ET: u64 = 1 << 4;
+    /// Numeric error: native #MF.
+    pub const NE: u64 = 1 << 5;
+    /// Write protect for supervisor accesses.
+    pub const WP: u64 = 1 << 16;
+    /// Alignment mask.
+    pub const AM: u64 = 1 << 18;
+    /// Not write-through.
+    pub const NW: u64 = 1 << 29;
+    /// Cache disable.
+    pub const CD: u64 = 1 << 30;
+    /// Paging.
+    pub const PG: u64 = 1 << 31;
+}
+
+/// CR4 bits. Intel SDM vol. 3A, 2.5.
+pub mod cr4 {
+    /// Virtual-8086 mode extensions.
+    pub const VME: u64 = 1 << 0;
+    /// Protected-mode virtual interrupts.
+    pub const PVI: u64 = 1 << 1;
+    /// Time stamp disable.
+    pub const TSD: u64 = 1 << 2;
+    /// Debugging extensions.
+    pub const DE: u64 = 1 << 3;
+    /// 4 MiB pages.
+    pub const PSE: u64 = 1 << 4;
+    /// Physical address extension.
+    pub const PAE: u64 = 1 << 5;
+    /// Machine check enable.
+    pub const MCE: u64 = 1 << 6;
+    /// Global pages.
+    pub const PGE: u64 = 1 << 7;
+    /// Performance counters in user mode.
+    pub const PCE: u64 = 1 << 8;
+    /// FXSAVE and SSE.
+    pub const OSFXSR: u64 = 1 << 9;
+    /// Unmasked SIMD exceptions.
+    pub const OSXMMEXCPT: u64 = 1 << 10;
+    /// User-mode instruction prevention.
+    pub const UMIP: u64 = 1 << 11;
+    /// FS/GS base instructions.
+    pub const FSGSBASE: u64 = 1 << 16;
+    /// XSAVE and extended states.
+    pub const OSXSAVE: u64 = 1 << 18;
+    /// Supervisor-mode execution prevention.
+    pub const SMEP: u64 = 1 << 20;
+    /// Supervisor-mode access prevention.
+    pub const SMAP: u64 = 1 << 21;
+}
+
+/// EFER bits. Intel SDM vol. 3A, 2.2.1.
+pub mod efer {
+    /// SYSCALL enable.
+    pub const SCE: u64 = 1 << 0;
+    /// Long mode enable.
+    pub const LME: u64 = 1 << 8;
+    /// Long mode active.
+    pub const LMA: u64 = 1 << 10;
+    /// No-execute enable.
+    pub const NXE: u64 = 1 << 11;
+}
+
+/// Model-specific registers that carry state. Intel SDM vol. 4.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Msrs {
+    /// IA32_EFER.
+    pub efer: u64,
+    /// IA32_SYSENTER_CS.
+    pub sysenter_cs: u64,
+    /// IA32_SYSENTER_ESP.
+    pub sysenter_esp: u64,
+    /// IA32_SYSENTER_EIP.
+    pub sysenter_eip: u64,
+    /// IA32_PAT.
+    pub pat: u64,
+    /// IA32_APIC_BASE.
+    pub apic_base: u64,
+    /// IA32_MISC_ENABLE.
+    pub misc_enable: u64,
+    /// Added to the host-derived counter to give the guest's TSC (IA32_TSC, IA32_TSC_ADJUST).
+    pub tsc_offset: u64,
+    /// IA32_TSC_AUX.
+    pub tsc_aux: u64,
+    /// IA32_MTRR_DEF_TYPE.
+    pub mtrr_def_type: u64,
+    /// IA32_MTRR_FIX*: 64K_00000, 16K_80000, 16K_A0000, 4K_C0000 .. 4K_F8000.
+    pub mtrr_fixed: [u64; 11],
+    /// IA32_MTRR_PHYSBASE/PHYSMASK pairs.
+    pub mtrr_var: [u64; 16],
+}
+
+/// One soft-TLB entry; see `lower::access` for the sequence that reads it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TlbEntry {
+    /// Page address (low 12 bits 0) if reads hit, else [`TlbEntry::INVALID`].
+    pub read: u32,
+    /// Page address if writes hit, else [`TlbEntry::INVALID`].
+    pub write: u32,
+    /// Host address minus guest linear address.
+    pub delta: u64,
+}
+
+impl TlbEntry {
+    /// A tag that no page address equals.
+    pub const INVALID: u32 = 0xfff;
+    /// An entry that misses always.
+    pub const EMPTY: Self = Self { read: Self::INVALID, write: Self::INVALID, delta: 0 };
+}
+
+/// Entries in each soft TLB (a power of two).
+pub const TLB_ENTRIES: usize = 512;
+/// Entries in each jump cache: one for each value of EIP's low 16 bits.
+pub const JUMP_CACHE_ENTRIES: usize = 65536;
+/// Bytes of the XSAVE image (x87, SSE, AVX and room for AVX-512 and PKRU).
+pub const XSAVE_BYTES: usize = 4096;
+
+/// Why translated code returned to the monitor. Stored in `GuestState::exit_kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ExitKind {
+    /// An unlinked direct jump; `exit_arg` is the link, `rip` the target.
+    Link = 0,
+    /// An indirect jump that missed the jump cache; `rip` is the target.
+    Indirect = 1,
+    /// A helper asked to leave; the reason is with the helper's owner, `rip` is up to date.
+    Helper = 2,
+    /// A host signal in the cache; see `fault`.
+    Fault = 3,
+    /// The end of a unit that is not chained by request (single step); `rip` is the next EIP.
+    End = 4,
+}
+
+/// What a host signal handler recorded about a fault in translated code.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct HostFault {
+    /// Host address of the instruction that faulted.
+    pub rip: u64,
+    /// si_addr / CR2, valid for trap 14.
+    pub addr: u64,
+    /// Hardware trap number (REG_TRAPNO).
+    pub trapno: u32,
+    /// Hardware error code (REG_ERR).
+    pub err: u32,
+}
+
+/// Number of entries of the helper table.
+pub const HELPER_COUNT: usize = 16;
+
+/// The register file and run-time tables of one virtual processor. See the module's text.
+#[repr(C, align(4096))]
+pub struct GuestState {
+    // ---- architectural state ----
+    /// General registers in encoding order (rax rcx rdx rbx rsp rbp rsi rdi r8-r15). In 16- and
+    /// 32-bit modes only the low halves of the first eight count; upper halves may be garbage.
+    pub gpr: [u64; 16],
+    /// Instruction pointer (offset in CS).
+    pub rip: u64,
+    /// Arithmetic flags and DF as saved from the host ([`eflags::ARITH`]); other bits are garbage.
+    pub arith_flags: u64,
+    /// The bits of [`eflags::SYS`].
+    pub sys_flags: u32,
+    /// IF: 0 or 1.
+    pub if_flag: u8,
+    /// 1 while interrupts are held off for one instruction after STI, MOV SS or POP SS.
+    pub interrupt_shadow: u8,
+    /// Current privilege level.
+    pub cpl: u8,
+    /// 1 after HLT until an event wakes the processor.
+    pub halted: u8,
+    /// Segment registers, indexed by [`SegReg`].
+    pub seg: [Segment; 6],
+    /// Local descriptor table register.
+    pub ldtr: Segment,
+    /// Task register.
+    pub tr: Segment,
+    /// Global descriptor table register.
+    pub gdtr: TableReg,
+    /// Interrupt descriptor table register.
+    pub idtr: TableReg,
+    /// Control register 0.
+    pub cr0: u64,
+    /// Control register 2 (page-fault linear address).
+    pub cr2: u64,
+    /// Control register 3 (page-table base).
+    pub cr3: u64,
+    /// Control register 4.
+    pub cr4: u64,
+    /// The four PAE page-directory-pointer entries loaded with CR3. Intel SDM vol. 3A, 4.4.1.
+    pub pdpte: [u64; 4],
+    /// Extended control register 0.
+    pub xcr0: u64,
+    /// Debug registers.
+    pub dr: [u64; 8],
+    /// Model-specific registers.
+    pub msr: Msrs,
+
+    // ---- run-time state of translated code ----
+    /// Monitor stack pointer while translated code runs.
+    pub host_rsp: u64,
+    /// Cache-side stack pointer while Rust code runs.
+    pub cache_rsp: u64,
+    /// Address of the sentinel at the top of the return stack.
+    pub return_stack_top: u64,
+    /// Address that polls load from: [`GuestState::poll_target`] or an unmapped page. Atomic.
+    pub poll_ptr: u64,
+    /// What an unarmed poll loads.
+    pub poll_target: u64,
+    /// Host address of the supervisor window (4 GiB aligned).
+    pub window_base: u64,
+    /// An [`ExitKind`].
+    pub exit_kind: u32,
+    /// Argument of the exit.
+    pub exit_arg: u32,
+    /// The last host fault in translated code.
+    pub fault: HostFault,
+    /// Where a resumed fault continues.
+    pub resume_rip: u64,
+    /// 1 while the guest's FPU/SSE/AVX state is in the host's registers.
+    pub fpu_live: u32,
+    /// XSAVE mask for the guest's state components (EDX:EAX as one value).
+    pub xsave_mask: u32,
+    /// Address of FS's base while FS is [`SegClass::Flat`] or `Based`, else of an unmapped page.
+    pub fs_base_ptr: u64,
+    /// The same for GS.
+    pub gs_base_ptr: u64,
+    /// Address of an unmapped page (the poison of `poll_ptr`, `fs_base_ptr`, `gs_base_ptr`).
+    pub poison: u64,
+    /// Host pointer that a soft-access helper resolved.
+    pub soft_ptr: u64,
+    /// Guest linear address of a pending bounced write.
+    pub bounce_lin: u64,
+    /// Bytes of a pending bounced or watched write; 0 if none.
+    pub bounce_len: u32,
+    /// Privilege and kind of the pending write (monitor's own encoding).
+    pub bounce_info: u32,
+    /// Host address for each helper; see `helper::Helper`.
+    pub helpers: [u64; HELPER_COUNT],
+    /// The monitor object that helpers act on.
+    pub owner: *mut c_void,
+    /// TU that runs now as seen by callouts (monitor's bookkeeping).
+    pub current_site: u64,
+    /// Default host FPU control words that monitor code expects: MXCSR.
+    pub host_mxcsr: u32,
+    /// Explicit padding.
+    pub pad0: u32,
+    /// Counters incremented by translated code when profiling is on.
+    pub counters: [u64; 8],
+    /// Data of an access that cannot be done in place (MMIO, page crossing).
+    pub bounce: BounceBuffer,
+    /// FPU, SSE and AVX state in XSAVE standard format while `fpu_live` is 0.
+    pub xsave: XsaveArea,
+    /// Soft TLBs: index 0 for supervisor accesses, 1 for user accesses.
+    pub tlb: [[TlbEntry; TLB_ENTRIES]; 2],
+    /// Jump caches: index 0 for rings 0-2, 1 for everything else.
+    pub jump_cache: [[u64; JUMP_CACHE_ENTRIES]; 2],
+}
+
+/// See [`GuestState::bounce`].
+#[repr(C, align(64))]
+pub struct BounceBuffer(pub [u8; 192]);
+
+/// See [`GuestState::xsave`].
+#[repr(C, align(64))]
+pub struct XsaveArea(pub [u8; XSAVE_BYTES]);
+
+/// General register numbers.
+pub mod gpr {
+    /// EAX.
+    pub const AX: usize = 0;
+    /// ECX.
+    pub const CX: usize = 1;
+    /// EDX.
+    pub const DX: usize = 2;
+    /// EBX.
+    pub const BX: usize = 3;
+    /// ESP.
+    pub const SP: usize = 4;
+    /// EBP.
+    pub const BP: usize = 5;
+    /// ESI.
+    pub const SI: usize = 6;
+    /// EDI.
+    pub const DI: usize = 7;
+}
+
+impl GuestState {
+    /// The low 32 bits of general register `n` (0-7).
+    #[must_use]
+    pub fn reg32(&self, n: usize) -> u32 {
+        self.gpr[n] as u32
+    }
+    /// Sets the low 32 bits of general register `n` and clears the rest.
+    pub fn set_reg32(&mut self, n: usize, value: u32) {
+        self.gpr[n] = u64::from(value);
+    }
+    /// The low 16 bits of general register `n`.
+    #[must_use]
+    pub fn reg16(&self, n: usize) -> u16 {
+        self.gpr[n] as u16
+    }
+    /// Sets the low 16 bits of general register `n`; the rest is kept.
+    pub fn set_reg16(&mut self, n: usize, value: u16) {
+        self.gpr[n] = (self.gpr[n] & !0xffff) | u64::from(value);
+    }
+    /// Byte register `n` in legacy encoding: 0-3 AL CL DL BL, 4-7 AH CH DH BH.
+    #[must_use]
+    pub fn reg8(&self, n: usize) -> u8 {
+        if n < 4 { self.gpr[n] as u8 } else { (self.gpr[n - 4] >> 8) as u8 }
+    }
+    /// Sets byte register `n` in legacy encoding.
+    pub fn set_reg8(&mut self, n: usize, value: u8) {
+        if n < 4 {
+            self.gpr[n] = (self.gpr[n] & !0xff) | u64::from(value);
+        } else {
+            self.gpr[n - 4] = (self.gpr[n - 4] & !0xff00) | (u64::from(value) << 8);
+        }
+    }
+    /// EIP.
+    #[must_use]
+    pub fn eip(&self) -> u32 {
+        self.rip as u32
+    }
+
+    /// The whole EFLAGS image.
+    #[must_use]
+    pub fn eflags(&self) -> u32 {
+        (self.arith_flags as u32 & eflags::ARITH)
+            | (self.sys_flags & eflags::SYS)
+            | if self.if_flag != 0 { eflags::IF } else { 0 }
+            | eflags::FIXED
+    }
+
+    /// Sets every EFLAGS bit; the caller has applied the privilege rules.
+    pub fn set_eflags(&mut self, value: u32) {
+        self.arith_flags = u64::from(value & eflags::ARITH);
+        self.sys_flags = value & eflags::SYS;
+        self.if_flag = u8::from(value & eflags::IF != 0);
+    }
+
+    /// True in protected mode (CR0.PE), V8086 included.
+    #[must_use]
+    pub fn protected(&self) -> bool {
+        self.cr0 & cr0::PE != 0
+    }
+    /// True in virtual-8086 mode.
+    #[must_use]
+    pub fn v86(&self) -> bool {
+        self.sys_flags & eflags::VM != 0
+    }
+    /// The I/O privilege level, 0-3.
+    #[must_use]
+    pub fn iopl(&self) -> u8 {
+        ((self.sys_flags & eflags::IOPL) >> 12) as u8
+    }
+    /// A segment register.
+    #[must_use]
+    pub fn segment(&self, reg: SegReg) -> &Segment {
+        &self.seg[reg as usize]
+    }
+
+    /// Loads a segment register's visible and hidden part and derives its class. Every change of
+    /// a segment goes through here. Does not touch CPL.
+    pub fn set_segment(&mut self, reg: SegReg, mut value: Segment) {
+        value.class = self.classify(reg, &value);
+        self.seg[reg as usize] = value;
+        self.refresh_base_pointer(reg);
+    }
+
+    /// Derives all classes anew; call after CR0.PE or EFLAGS.VM changed.
+    pub fn reclassify_segments(&mut self) {
+        for reg in SegReg::ALL {
+            let value = self.seg[reg as usize];
+            self.set_segment(reg, value);
+        }
+    }
+
+    fn classify(&self, reg: SegReg, s: &Segment) -> SegClass {
+        if !s.usable || !s.attr.present() || !s.attr.is_readable() || s.attr.is_expand_down() {
+            return SegClass::Odd;
+        }
+        let real = !self.protected() || self.v86();
+        if reg != SegReg::Cs && !real && !s.attr.is_writable() {
+            return SegClass::Odd;
+        }
+        if s.limit != u32::MAX {
+            SegClass::Limited
+        } else if s.base == 0 {
+            SegClass::Flat
+        } else {
+            SegClass::Based
+        }
+    }
+
+    fn refresh_base_pointer(&mut self, reg: SegReg) {
+        let s = &self.seg[reg as usize];
+        let direct = matches!(s.class, SegClass::Flat | SegClass::Based);
+        let pointer = if direct { &raw const s.base as u64 } else { self.poison };
+        match reg {
+            SegReg::Fs => self.fs_base_ptr = pointer,
+            SegReg::Gs => self.gs_base_ptr = pointer,
+            _ => {}
+        }
+    }
+
+    /// The translation mode of the current state.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        Mode::of(self)
+    }
+
+    /// Index of the soft TLB for the current privilege level.
+    #[must_use]
+    pub fn tlb_index(&self) -> usize {
+        usize::from(self.cpl == 3)
+    }
+
+    /// Puts the processor into its state after RESET. Intel SDM vol. 3A, table 10-1. Run-time
+    /// fields keep their values.
+    pub fn reset(&mut self) {
+        self.gpr = [0; 16];
+        self.gpr[gpr::DX] = 0x0000_0600;
+        self.rip = 0xfff0;
+        self.set_eflags(eflags::FIXED);
+        self.interrupt_shadow = 0;
+        self.cpl = 0;
+        self.halted = 0;
+        self.cr0 = cr0::CD | cr0::NW | cr0::ET;
+        self.cr2 = 0;
+        self.cr3 = 0;
+        self.cr4 = 0;
+        self.pdpte = [0; 4];
+        self.xcr0 = 1;
+        self.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
+        let tsc_offset = self.msr.tsc_offset;
+        self.msr = Msrs {
+            pat: 0x0007_0406_0007_0406,
+            apic_base: 0xfee0_0900,
+            misc_enable: 1,
+            tsc_offset,
+            ..Msrs::default()
+        };
+        for reg in SegReg::ALL {
+            self.set_segment(reg, Segment::real(0));
+        }
+        let mut cs = Segment::real(0xf000);
+        cs.base = 0xffff_0000;
+        self.set_segment(SegReg::Cs, cs);
+        let system = |attr| Segment { limit: 0xffff, attr: SegAttr(attr), usable: true, ..Segment::null(0) };
+        self.ldtr = system(0x82);
+        self.tr = system(0x8b);
+        self.gdtr = TableReg { base: 0, limit: 0xffff };
+        self.idtr = TableReg { base: 0, limit: 0xffff };
+        self.fpu_live = 0;
+        self.xsave.0.fill(0);
+        // x87 FCW after FNINIT would be 0x37f; after RESET it is 0x40. MXCSR 0x1f80.
+        self.xsave.0[0..2].copy_from_slice(&0x0040u16.to_le_bytes());
+        self.xsave.0[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
+        // XSTATE_BV: x87 and SSE images are valid, so that XRSTOR loads them.
+        self.xsave.0[512..520].copy_from_slice(&3u64.to_le_bytes());
+    }
+}
