@@ -1,0 +1,5 @@
+//! The assembled PC.
+
+mod stop;
+
+pub use stop::{StopHandle, StopReason};
