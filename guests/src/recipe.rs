@@ -1,0 +1,286 @@
+//! The recipes: guest facts as data, carried inside the program.
+
+use crate::GuestError;
+use serde::Deserialize;
+
+/// The recipe files, in the order in which they are listed.
+const FILES: [(&str, &str); 3] = [
+    (
+        "debian-686.toml",
+        include_str!("../recipes/debian-686.toml"),
+    ),
+    (
+        "debian-686-pae.toml",
+        include_str!("../recipes/debian-686-pae.toml"),
+    ),
+    ("tiny.toml", include_str!("../recipes/tiny.toml")),
+];
+
+/// One guest: where its image comes from and how it boots.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What `ring3 guests` calls it.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// How it boots.
+    pub boot: Boot,
+    /// Where its files come from.
+    pub source: Source,
+    /// The ways in which it can be run; the first is the usual one.
+    #[serde(rename = "flavour")]
+    pub flavours: Vec<Flavour>,
+}
+
+/// How a guest boots.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// Memory size as the command line writes it ("512M").
+    pub memory: String,
+    /// The kernel command line.
+    pub append: String,
+    /// Whether it ends by the debug-exit port.
+    pub debug_exit: bool,
+}
+
+/// Where a guest's files come from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Source {
+    /// A Debian kernel package and an initramfs around Debian's busybox.
+    Debian {
+        /// The suites to look in.
+        suites: Vec<String>,
+        /// Debian's name of the guest's architecture.
+        architecture: String,
+        /// The kernel.
+        kernel: Package,
+        /// The statically linked busybox.
+        busybox: Package,
+    },
+    /// One of our own tiny guests, assembled by nasm.
+    Nasm {
+        /// The source in `guests/tiny/`.
+        file: String,
+    },
+}
+
+/// A file of a Debian package.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Name patterns, the preferred first; `*` stands for digits, dots and dashes.
+    pub names: Vec<String>,
+    /// What the version begins with (after an epoch).
+    pub version: String,
+    /// What the path of the file begins with.
+    pub path: String,
+}
+
+/// One way to run a guest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flavour {
+    /// Its name, unique in the recipe.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Pieces of the `/init` script, joined (files of `guests/init/`); empty without initramfs.
+    #[serde(default)]
+    pub init: Vec<String>,
+    /// The script that init runs, if it runs one.
+    pub workload: Option<String>,
+    /// What proves success.
+    pub proof: Proof,
+}
+
+/// What proves that a guest did what it should.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    /// Regular expressions, each of which some line on the serial port matches.
+    pub serial: Vec<String>,
+    /// Regular expressions that no line may match.
+    #[serde(default)]
+    pub never: Vec<String>,
+    /// The monitor's exit status.
+    pub exit_status: i32,
+    /// Seconds after which it has failed, on a slow machine.
+    pub timeout_seconds: u64,
+}
+
+/// `tiny.toml`: a table of guests that differ only in name, description and source.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TinyTable {
+    boot: Boot,
+    proof: Proof,
+    guest: Vec<TinyRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TinyRow {
+    name: String,
+    description: String,
+    file: String,
+}
+
+impl Recipe {
+    /// All recipes.
+    ///
+    /// # Errors
+    /// [`GuestError::BadRecipe`] when one does not parse (checked by a unit test).
+    pub fn all() -> Result<Vec<Self>, GuestError> {
+        let mut all = Vec::new();
+        for (file, text) in FILES {
+            let bad = |e: toml::de::Error| GuestError::BadRecipe {
+                file: file.into(),
+                reason: e.to_string(),
+            };
+            if file == "tiny.toml" {
+                let table: TinyTable = toml::from_str(text).map_err(bad)?;
+                all.extend(table.guest.into_iter().map(|row| Self {
+                    name: row.name,
+                    description: row.description,
+                    boot: table.boot.clone(),
+                    source: Source::Nasm { file: row.file },
+                    flavours: vec![Flavour {
+                        name: "check".into(),
+                        description: "checks itself".into(),
+                        init: Vec::new(),
+                        workload: None,
+                        proof: table.proof.clone(),
+                    }],
+                }));
+            } else {
+                all.push(toml::from_str(text).map_err(bad)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Finds a guest by `NAME` or `NAME/FLAVOUR`; without flavour, its first.
+    ///
+    /// # Errors
+    /// [`GuestError::UnknownGuest`] with the names there are; [`GuestError::BadRecipe`].
+    pub fn find(name: &str) -> Result<(Self, Flavour), GuestError> {
+        let (guest, flavour) = match name.split_once('/') {
+            Some((guest, flavour)) => (guest, Some(flavour)),
+            None => (name, None),
+        };
+        let all = Self::all()?;
+        let mut known = Vec::new();
+        for recipe in all {
+            if recipe.name == guest {
+                let found = match flavour {
+                    Some(wanted) => recipe.flavours.iter().find(|f| f.name == wanted),
+                    None => recipe.flavours.first(),
+                };
+                if let Some(found) = found.cloned() {
+                    return Ok((recipe, found));
+                }
+            }
+            known.extend(
+                recipe
+                    .flavours
+                    .iter()
+                    .map(|f| format!("{}/{}", recipe.name, f.name)),
+            );
+        }
+        Err(GuestError::UnknownGuest {
+            name: name.into(),
+            known: known.join(", "),
+        })
+    }
+}
+
+impl Package {
+    /// Whether a package name fits one of the patterns; the pattern's rank (0 is preferred).
+    #[must_use]
+    pub fn rank(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|pattern| fits(pattern, name))
+    }
+}
+
+/// Whether `name` fits `pattern`, where `*` stands for any digits, dots and dashes.
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, rest)) => {
+            let Some(tail) = name.strip_prefix(head) else {
+                return false;
+            };
+            let wild = tail
+                .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-')
+                .unwrap_or(tail.len());
+            (0..=wild).any(|n| fits(rest, &tail[n..]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recipe_parses_and_names_are_unique() {
+        let all = Recipe::all().unwrap();
+        let mut names: Vec<_> = all.iter().map(|r| r.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        for recipe in &all {
+            assert!(
+                !recipe.flavours.is_empty(),
+                "{} has no flavour",
+                recipe.name
+            );
+            for flavour in &recipe.flavours {
+                for text in flavour.proof.serial.iter().chain(&flavour.proof.never) {
+                    regex::Regex::new(text).unwrap();
+                }
+                for file in flavour.init.iter().chain(&flavour.workload) {
+                    assert!(
+                        crate::image::script(file).is_some(),
+                        "{}: no script {file}",
+                        recipe.name
+                    );
+                }
+            }
+            if let Source::Nasm { file } = &recipe.source {
+                assert!(
+                    crate::tiny::source(file).is_some(),
+                    "{}: no source {file}",
+                    recipe.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_fits_kernel_versions_but_no_other_flavour_of_kernel() {
+        let pattern = "linux-image-6.1.*-686";
+        assert!(fits(pattern, "linux-image-6.1.0-50-686"));
+        assert!(!fits(pattern, "linux-image-6.1.0-50-rt-686"));
+        assert!(!fits(pattern, "linux-image-6.1.0-50-686-pae"));
+        assert!(!fits(pattern, "linux-image-6.10.0-50-686"));
+        assert!(fits("busybox-static", "busybox-static"));
+    }
+
+    #[test]
+    fn a_guest_is_found_with_and_without_flavour() {
+        assert_eq!(Recipe::find("debian-686").unwrap().1.name, "shell");
+        assert_eq!(
+            Recipe::find("debian-686-pae/first-light").unwrap().1.name,
+            "first-light"
+        );
+        let error = Recipe::find("debian-486").unwrap_err().to_string();
+        assert!(
+            error.contains("debian-486") && error.contains("debian-686/shell"),
+            "{error}"
+        );
+    }
+}
