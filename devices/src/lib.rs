@@ -1,1 +1,11 @@
-//! The chips of a PC.
+//! The chips of a PC, each as plain state behind the small bus traits of [`bus`].
+//!
+//! A chip knows neither its base address nor its interrupt number, holds no lock and reads no
+//! clock: the board passes the VM's time to every call and samples the interrupt outputs after it.
+
+pub mod bus;
+pub mod debug;
+pub mod pic;
+pub mod pit;
+pub mod rtc;
+pub mod uart;
