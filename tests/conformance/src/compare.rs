@@ -1,0 +1,177 @@
+//! Where two outcomes of one case differ.
+//!
+//! Not compared: undefined flags (the case says which), RF (fault frames carry it), the upper
+//! half of ESP with a 16-bit stack segment (the host's interrupt return does not restore it),
+//! the x87 instruction and operand pointers (AMD hosts save them only with a pending exception),
+//! state components that one of the engines does not have, and memory that the case excludes.
+
+use crate::case::{Case, Outcome, Stop, seg};
+use crate::layout;
+use crate::vector::Vector;
+
+/// One difference, as text: what, expected, got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which part of the state.
+    pub what: String,
+    /// The oracle's value.
+    pub expected: String,
+    /// The other engine's value.
+    pub got: String,
+}
+
+const GPR: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"];
+const SEG: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
+/// Flags that are compared: CF PF AF ZF SF TF IF DF OF IOPL NT AC ID.
+const FLAGS: u32 = 0x0024_7fd5;
+const PF_USER: u32 = 4;
+
+/// How to compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// State components that both engines have (XCR0 bits).
+    pub components: u64,
+    /// False if the other engine ran at CPL 0-2: the U bit of page-fault codes, IF and IOPL differ.
+    pub same_cpl: bool,
+}
+
+/// All differences; empty if the outcomes agree.
+#[must_use]
+pub fn differences(case: &Case, expected: &Outcome, got: &Outcome, rules: Rules) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut note = |what: String, expected: String, got: String| found.push(Difference { what, expected, got });
+    let (stop_e, stop_g) = (normal_stop(&expected.stop, rules), normal_stop(&got.stop, rules));
+    if stop_e != stop_g {
+        note("stop".into(), describe(&stop_e), describe(&stop_g));
+    }
+    if matches!(stop_e, Stop::Lost(_)) || matches!(stop_g, Stop::Lost(_)) {
+        return found;
+    }
+    let (e, g) = (&expected.regs, &got.regs);
+    let narrow_stack = layout::Descriptor::of(e.seg[seg::SS]).is_some_and(|d| !d.big);
+    for n in 0..8 {
+        let mask = if n == 4 && narrow_stack { 0xffff } else { u32::MAX };
+        if e.gpr[n] & mask != g.gpr[n] & mask {
+            note(GPR[n].into(), format!("{:08x}", e.gpr[n] & mask), format!("{:08x}", g.gpr[n] & mask));
+        }
+    }
+    if e.eip != g.eip {
+        note("eip".into(), format!("{:08x}", e.eip), format!("{:08x}", g.eip));
+    }
+    let undefined = if stop_e == Stop::End { case.undefined } else { case.undefined_at_fault };
+    let mask = FLAGS & !undefined & if rules.same_cpl { u32::MAX } else { !0x3200 };
+    if (e.eflags ^ g.eflags) & mask != 0 {
+        note("eflags".into(), flag_text(e.eflags & mask), flag_text(g.eflags & mask));
+    }
+    for n in 0..6 {
+        let mask = if rules.same_cpl { 0xffff } else { 0xfffc };
+        if (e.seg[n] ^ g.seg[n]) & mask != 0 {
+            note(SEG[n].into(), format!("{:04x}", e.seg[n]), format!("{:04x}", g.seg[n]));
+        }
+    }
+    vector_differences(&expected.vector, &got.vector, rules.components, &mut note);
+    memory_differences(case, expected, got, &mut note);
+    found
+}
+
+fn normal_stop(stop: &Stop, rules: Rules) -> Stop {
+    match *stop {
+        Stop::Trap { vector: 14, error, address } if !rules.same_cpl => {
+            Stop::Trap { vector: 14, error: error & !PF_USER, address }
+        }
+        ref other => other.clone(),
+    }
+}
+
+/// A stop in words.
+#[must_use]
+pub fn describe(stop: &Stop) -> String {
+    const NAMES: [&str; 20] = [
+        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15",
+        "#MF", "#AC", "#MC", "#XM",
+    ];
+    match stop {
+        Stop::End => "reached the end".into(),
+        Stop::Trap { vector, error, address } => {
+            let name = NAMES.get(usize::from(*vector)).copied().unwrap_or("vector?");
+            match vector {
+                14 => format!("{name}({error:#x}) at {address:08x}"),
+                10..=13 | 17 => format!("{name}({error:#x})"),
+                _ => name.into(),
+            }
+        }
+        Stop::Lost(why) => format!("lost: {why}"),
+    }
+}
+
+/// EFLAGS as names.
+#[must_use]
+pub fn flag_text(flags: u32) -> String {
+    const NAMES: [(u32, &str); 13] = [
+        (0, "CF"), (2, "PF"), (4, "AF"), (6, "ZF"), (7, "SF"), (8, "TF"), (9, "IF"), (10, "DF"), (11, "OF"),
+        (12, "IOPL0"), (14, "NT"), (18, "AC"), (21, "ID"),
+    ];
+    let set: Vec<&str> = NAMES.iter().filter(|(bit, _)| flags >> bit & 1 != 0).map(|(_, name)| *name).collect();
+    format!("{:06x} [{}]", flags, set.join(" "))
+}
+
+fn vector_differences(e: &Vector, g: &Vector, components: u64, note: &mut impl FnMut(String, String, String)) {
+    let hex = |b: &[u8]| b.iter().rev().map(|x| format!("{x:02x}")).collect::<String>();
+    if components & 1 != 0 {
+        let words = [("fcw", e.fcw, g.fcw), ("fsw", e.fsw, g.fsw), ("ftw", u16::from(e.ftw), u16::from(g.ftw))];
+        for (name, a, b) in words {
+            if a != b {
+                note(name.into(), format!("{a:04x}"), format!("{b:04x}"));
+            }
+        }
+        for n in 0..8 {
+            if e.st[n] != g.st[n] {
+                note(format!("st{n}"), hex(&e.st[n]), hex(&g.st[n]));
+            }
+        }
+    }
+    if components & 2 != 0 && e.mxcsr != g.mxcsr {
+        note("mxcsr".into(), format!("{:08x}", e.mxcsr), format!("{:08x}", g.mxcsr));
+    }
+    let lanes = [(1, 0..16, "xmm"), (2, 16..32, "ymm high "), (6, 32..64, "zmm high ")];
+    for (bit, range, name) in lanes {
+        for n in 0..8 {
+            let (a, b) = (&e.zmm[n][range.clone()], &g.zmm[n][range.clone()]);
+            if components >> bit & 1 != 0 && a != b {
+                note(format!("{name}{n}"), hex(a), hex(b));
+            }
+        }
+    }
+    for n in 0..8 {
+        if components >> 5 & 1 != 0 && e.k[n] != g.k[n] {
+            note(format!("k{n}"), format!("{:x}", e.k[n]), format!("{:x}", g.k[n]));
+        }
+    }
+}
+
+/// Longest list of memory differences.
+const MOST_RUNS: usize = 8;
+
+fn memory_differences(case: &Case, e: &Outcome, g: &Outcome, note: &mut impl FnMut(String, String, String)) {
+    if e.memory == g.memory {
+        return;
+    }
+    let compared = |at: usize| {
+        let lin = layout::address_of(at);
+        e.memory[at] != g.memory[at] && !case.ignored.iter().any(|(base, len)| lin.wrapping_sub(*base) < *len)
+    };
+    let (mut at, mut runs) = (0, 0);
+    while at < e.memory.len() && runs < MOST_RUNS {
+        if !compared(at) {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        while at < e.memory.len() && at < start + 16 && compared(at) {
+            at += 1;
+        }
+        let hex = |m: &[u8]| m[start..at].iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
+        note(format!("[{:08x}]", layout::address_of(start)), hex(&e.memory), hex(&g.memory));
+        runs += 1;
+    }
+}

@@ -1,0 +1,19 @@
+//! What runs cases.
+
+use crate::case::{Case, Outcome};
+
+/// A processor, real or translated.
+pub trait Engine {
+    /// A short name for reports.
+    fn name(&self) -> String;
+    /// Whether this engine can run the case at all (privilege, features).
+    fn accepts(&self, case: &Case) -> bool;
+    /// XCR0-like mask of the state components that it has: bit 0 x87, 1 SSE, 2 AVX, 5-7 AVX-512.
+    fn components(&self) -> u64;
+    /// Runs the cases, each from its own initial state; one outcome for each, in order.
+    fn run_batch(&mut self, cases: &[Case]) -> Vec<Outcome>;
+    /// Runs one case.
+    fn run(&mut self, case: &Case) -> Outcome {
+        self.run_batch(std::slice::from_ref(case)).pop().unwrap_or_else(|| Outcome::lost("no outcome"))
+    }
+}
