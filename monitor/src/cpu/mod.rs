@@ -3,3 +3,17 @@
 
 pub mod env;
 pub mod fault;
+pub mod descriptor;
+pub mod event;
+mod event_real;
+pub mod far;
+mod far_return;
+pub mod iret;
+pub mod segment;
+pub mod segment_query;
+pub mod stack;
+pub mod sysenter;
+pub mod task;
+mod task_tss;
+#[cfg(test)]
+pub(crate) mod testenv;

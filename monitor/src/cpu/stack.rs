@@ -1,0 +1,314 @@
+//! Stack accesses of instructions and event delivery: the stack pointer changes only when the
+//! caller commits, after everything that can fault. Intel SDM vol. 1, 6.2, and vol. 3A, 4.6
+//! (which privilege a new stack is accessed with).
+//!
+//! A frame is written or read with one memory access; only a frame that wraps at the top of a
+//! 16-bit stack is taken apart into its slots.
+
+use crate::cpu::env::{Env, Privilege};
+use crate::cpu::fault::{Fault, Vector};
+use crate::cpu::segment::bounds;
+use ring3_translator::addr::LinAddr;
+use ring3_translator::state::{GuestState, SegReg, Segment, gpr};
+
+/// Width of an operand, a stack slot or a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperandSize {
+    /// 16 bits.
+    Word,
+    /// 32 bits.
+    Dword,
+}
+
+impl OperandSize {
+    /// Bytes: 2 or 4.
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::Word => 2,
+            Self::Dword => 4,
+        }
+    }
+
+    /// Truncates an offset or value to this size.
+    #[must_use]
+    pub const fn truncate(self, value: u32) -> u32 {
+        match self {
+            Self::Word => value & 0xffff,
+            Self::Dword => value,
+        }
+    }
+}
+
+/// A stack under construction; the state's ESP is untouched until [`Stack::commit`].
+#[derive(Clone, Copy, Debug)]
+pub struct Stack {
+    base: LinAddr,
+    low: u32,
+    high: u32,
+    mask: u32,
+    sp: u32,
+    error: u32,
+    who: Privilege,
+}
+
+impl Stack {
+    /// The current stack, SS:ESP at the current privilege. Its faults are #SS(0).
+    #[inline]
+    #[must_use]
+    pub fn current(st: &GuestState) -> Self {
+        let mut stack = Self::new(st.segment(SegReg::Ss), st.reg32(gpr::SP), st.cpl, 0);
+        if !st.protected() && stack.low > stack.high {
+            // Real mode has no unusable segments: only the limit counts.
+            (stack.low, stack.high) = (0, st.segment(SegReg::Ss).limit);
+        }
+        stack
+    }
+
+    /// The stack `ss`:`esp` accessed with the rights of `cpl`. Its faults are #SS(`error`).
+    #[inline]
+    #[must_use]
+    pub fn new(ss: &Segment, esp: u32, cpl: u8, error: u32) -> Self {
+        let (low, high) = bounds(ss);
+        Self {
+            base: LinAddr(ss.base),
+            low,
+            high,
+            mask: if ss.attr.big() { u32::MAX } else { 0xffff },
+            sp: esp,
+            error,
+            who: if cpl == 3 { Privilege::User } else { Privilege::Supervisor },
+        }
+    }
+
+    /// The stack pointer now: ESP, or SP with ESP's upper half as it was.
+    #[must_use]
+    pub const fn pointer(&self) -> u32 {
+        self.sp
+    }
+
+    const fn moved(&self, by: u32) -> u32 {
+        (self.sp & !self.mask) | (self.sp.wrapping_add(by) & self.mask)
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::with_error(Vector::Ss, self.error)
+    }
+
+    #[inline]
+    fn address(&self, offset: u32, len: u32) -> Result<LinAddr, Fault> {
+        // IF the access is outside the limit of SS, THEN #SS.
+        let whole = self.low == 0 && self.high == u32::MAX;
+        let inside = self.low <= offset && offset <= self.high && len - 1 <= self.high - offset;
+        if whole || inside { Ok(self.base.add32(offset)) } else { Err(self.fault()) }
+    }
+
+    /// True if `len` bytes from offset `from` upwards do not wrap at the top of the stack segment.
+    #[inline]
+    const fn contiguous(&self, from: u32, len: u32) -> bool {
+        self.mask == u32::MAX || from + len <= 0x1_0000
+    }
+
+    /// Checks that `count` slots can be pushed, by the limit only.
+    ///
+    /// # Errors
+    /// #SS.
+    #[inline]
+    pub fn check_push(&self, count: u32, size: OperandSize) -> Result<(), Fault> {
+        let len = count * size.bytes();
+        let from = self.sp.wrapping_sub(len) & self.mask;
+        if len == 0 {
+            return Ok(());
+        }
+        if self.contiguous(from, len) {
+            return self.address(from, len).map(|_| ());
+        }
+        for slot in 1..=count {
+            self.address(self.sp.wrapping_sub(slot * size.bytes()) & self.mask, size.bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Pushes one slot.
+    ///
+    /// # Errors
+    /// #SS or #PF; nothing changed then.
+    #[inline]
+    pub fn push<E: Env>(&mut self, st: &mut GuestState, env: &mut E, size: OperandSize, value: u32) -> Result<(), Fault> {
+        let offset = self.sp.wrapping_sub(size.bytes()) & self.mask;
+        let at = self.address(offset, size.bytes())?;
+        match size {
+            OperandSize::Word => env.write(st, at, &(value as u16).to_le_bytes(), self.who)?,
+            OperandSize::Dword => env.write(st, at, &value.to_le_bytes(), self.who)?,
+        }
+        self.sp = self.moved(size.bytes().wrapping_neg());
+        Ok(())
+    }
+
+    /// Pushes a word. See [`Stack::push`].
+    ///
+    /// # Errors
+    /// #SS or #PF.
+    pub fn push16<E: Env>(&mut self, st: &mut GuestState, env: &mut E, value: u16) -> Result<(), Fault> {
+        self.push(st, env, OperandSize::Word, u32::from(value))
+    }
+
+    /// Pushes a doubleword. See [`Stack::push`].
+    ///
+    /// # Errors
+    /// #SS or #PF.
+    pub fn push32<E: Env>(&mut self, st: &mut GuestState, env: &mut E, value: u32) -> Result<(), Fault> {
+        self.push(st, env, OperandSize::Dword, value)
+    }
+
+    /// Pushes `values`, the first one first, with one memory write.
+    ///
+    /// # Errors
+    /// #SS or #PF; the stack pointer is unchanged then.
+    #[inline]
+    pub fn push_all<E: Env, const N: usize>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        size: OperandSize,
+        values: [u32; N],
+    ) -> Result<(), Fault> {
+        let len = N as u32 * size.bytes();
+        let from = self.sp.wrapping_sub(len) & self.mask;
+        if !self.contiguous(from, len) {
+            return self.push_each(st, env, size, &values);
+        }
+        let at = self.address(from, len)?;
+        match size {
+            OperandSize::Dword => {
+                let mut frame = [[0; 4]; N];
+                for (slot, value) in frame.iter_mut().rev().zip(values) {
+                    *slot = value.to_le_bytes();
+                }
+                env.write(st, at, frame.as_flattened(), self.who)?;
+            }
+            OperandSize::Word => {
+                let mut frame = [[0; 2]; N];
+                for (slot, value) in frame.iter_mut().rev().zip(values) {
+                    *slot = (value as u16).to_le_bytes();
+                }
+                env.write(st, at, frame.as_flattened(), self.who)?;
+            }
+        }
+        self.sp = self.moved(len.wrapping_neg());
+        Ok(())
+    }
+
+    /// Pushes a slice of values, slot by slot.
+    ///
+    /// # Errors
+    /// #SS or #PF; the stack pointer is unchanged then.
+    pub fn push_each<E: Env>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        size: OperandSize,
+        values: &[u32],
+    ) -> Result<(), Fault> {
+        let mut stack = *self;
+        for &value in values {
+            stack.push(st, env, size, value)?;
+        }
+        *self = stack;
+        Ok(())
+    }
+
+    /// Pops one slot, zero-extended.
+    ///
+    /// # Errors
+    /// #SS or #PF; nothing changed then.
+    #[inline]
+    pub fn pop<E: Env>(&mut self, st: &mut GuestState, env: &mut E, size: OperandSize) -> Result<u32, Fault> {
+        let [value] = self.pop_all(st, env, size)?;
+        Ok(value)
+    }
+
+    /// Pops a word. See [`Stack::pop`].
+    ///
+    /// # Errors
+    /// #SS or #PF.
+    pub fn pop16<E: Env>(&mut self, st: &mut GuestState, env: &mut E) -> Result<u16, Fault> {
+        Ok(self.pop(st, env, OperandSize::Word)? as u16)
+    }
+
+    /// Pops a doubleword. See [`Stack::pop`].
+    ///
+    /// # Errors
+    /// #SS or #PF.
+    pub fn pop32<E: Env>(&mut self, st: &mut GuestState, env: &mut E) -> Result<u32, Fault> {
+        self.pop(st, env, OperandSize::Dword)
+    }
+
+    /// Pops `N` slots with one memory read; the first popped comes first.
+    ///
+    /// # Errors
+    /// #SS or #PF; nothing changed then.
+    #[inline]
+    pub fn pop_all<E: Env, const N: usize>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        size: OperandSize,
+    ) -> Result<[u32; N], Fault> {
+        let len = N as u32 * size.bytes();
+        let from = self.sp & self.mask;
+        let mut values = [0; N];
+        if N > 1 && !self.contiguous(from, len) {
+            let mut stack = *self;
+            for value in &mut values {
+                *value = stack.pop(st, env, size)?;
+            }
+            *self = stack;
+            return Ok(values);
+        }
+        let at = self.address(from, len)?;
+        match size {
+            OperandSize::Dword => {
+                let mut frame = [[0; 4]; N];
+                env.read(st, at, frame.as_flattened_mut(), self.who)?;
+                for (value, slot) in values.iter_mut().zip(frame) {
+                    *value = u32::from_le_bytes(slot);
+                }
+            }
+            OperandSize::Word => {
+                let mut frame = [[0; 2]; N];
+                env.read(st, at, frame.as_flattened_mut(), self.who)?;
+                for (value, slot) in values.iter_mut().zip(frame) {
+                    *value = u32::from(u16::from_le_bytes(slot));
+                }
+            }
+        }
+        self.sp = self.moved(len);
+        Ok(values)
+    }
+
+    /// True if the next `len` bytes are inside the limit and inside one page, so that reading
+    /// them together can raise nothing that reading the first of them does not.
+    #[inline]
+    #[must_use]
+    pub fn same_page(&self, len: u32) -> bool {
+        let from = self.sp & self.mask;
+        self.contiguous(from, len)
+            && self.address(from, len).is_ok_and(|at| at.offset() + u64::from(len) <= ring3_translator::addr::PAGE_SIZE)
+    }
+
+    /// Moves the pointer up over `bytes` without reading them.
+    pub fn release(&mut self, bytes: u32) {
+        self.sp = self.moved(bytes);
+    }
+
+    /// Stores the pointer to ESP, or to SP if the stack segment is a 16-bit one.
+    #[inline]
+    pub fn commit(&self, st: &mut GuestState) {
+        if self.mask == u32::MAX {
+            st.set_reg32(gpr::SP, self.sp);
+        } else {
+            st.set_reg16(gpr::SP, self.sp as u16);
+        }
+    }
+}
