@@ -17,3 +17,23 @@ pub mod task;
 mod task_tss;
 #[cfg(test)]
 pub(crate) mod testenv;
+
+pub mod bcd;
+pub mod control;
+pub mod cpuid;
+pub mod debugreg;
+pub mod execute;
+pub mod flagsops;
+pub mod fpu;
+pub mod io;
+pub mod msr;
+pub mod operand;
+pub mod stackops;
+pub mod strings;
+pub mod sysinfo;
+mod cpuid_host;
+mod execute_segment;
+mod fpu_env;
+mod fpu_xsave;
+mod stackops_branch;
+mod strings_bulk;

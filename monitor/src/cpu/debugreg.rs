@@ -1,0 +1,63 @@
+//! MOV to and from debug registers. Intel SDM vol. 3B, 18.2 (debug registers).
+
+use crate::cpu::control::require_cpl0;
+use crate::cpu::execute::Flow;
+use crate::cpu::fault::{Fault, Vector};
+use crate::cpu::operand;
+use iced_x86::{Instruction, Register};
+use ring3_translator::state::{GuestState, cr4};
+
+/// DR6.BD: the next instruction accesses a debug register.
+const DR6_BD: u64 = 1 << 13;
+/// DR6 bits that software sets and clears: B0-B3, BD, BS, BT.
+const DR6_WRITABLE: u64 = 0xe00f;
+/// DR6 bits that read as one.
+const DR6_ONES: u64 = 0xffff_0ff0;
+/// DR7 bits that software sets and clears; 11, 12, 14 and 15 read as zero.
+const DR7_WRITABLE: u64 = 0xffff_23ff;
+/// DR7.GD: general detect.
+const DR7_GD: u64 = 1 << 13;
+/// DR7 bit 10 reads as one.
+const DR7_ONES: u64 = 0x400;
+
+/// The number of the register to access, with DR4 and DR5 resolved.
+/// CR4.DE set and DR4 or DR5: #UD. CPL not 0: #GP(0). DR7.GD set: #DB with DR6.BD.
+fn checked_number(st: &mut GuestState, reg: Register) -> Result<usize, Fault> {
+    let mut n = (reg as usize).wrapping_sub(Register::DR0 as usize);
+    if n > 7 || (matches!(n, 4 | 5) && st.cr4 & cr4::DE != 0) {
+        return Err(Fault::ud());
+    }
+    if matches!(n, 4 | 5) {
+        n += 2;
+    }
+    require_cpl0(st)?;
+    if st.dr[7] & DR7_GD != 0 {
+        st.dr[6] |= DR6_BD;
+        return Err(Fault::plain(Vector::Db));
+    }
+    Ok(n)
+}
+
+/// MOV r32, DRn.
+/// # Errors
+/// #UD, #GP(0) or #DB: see the manual's table for MOV (debug registers).
+pub fn mov_from_dr(st: &mut GuestState, insn: &Instruction) -> Result<Flow, Fault> {
+    let n = checked_number(st, insn.op1_register())?;
+    let value = st.dr[n] as u32;
+    operand::set_register(st, insn.op0_register(), value);
+    Ok(Flow::Next)
+}
+
+/// MOV DRn, r32.
+/// # Errors
+/// As [`mov_from_dr`].
+pub fn mov_to_dr(st: &mut GuestState, insn: &Instruction) -> Result<Flow, Fault> {
+    let n = checked_number(st, insn.op0_register())?;
+    let value = u64::from(operand::register(st, insn.op1_register()));
+    st.dr[n] = match n {
+        6 => (value & DR6_WRITABLE) | DR6_ONES,
+        7 => (value & DR7_WRITABLE) | DR7_ONES,
+        _ => value,
+    };
+    Ok(Flow::Next)
+}

@@ -1,0 +1,246 @@
+//! Model-specific registers. Intel SDM vol. 4; AMD64 PPR "MSRs".
+//!
+//! A register that is not listed raises #GP(0), which operating systems expect when they probe.
+//! Those listed without storage read as a fixed value and ignore writes, because operating systems
+//! read-modify-write them without a probe. DEBUGCTL's branch trace bits are accepted and have no
+//! effect.
+
+use crate::cpu::cpuid::{CpuModel, Vendor};
+use crate::cpu::env::{Env, TlbFlush};
+use crate::cpu::fault::Fault;
+use ring3_translator::state::{GuestState, efer};
+
+/// Register numbers, by the manuals' names.
+pub mod index {
+    #![allow(missing_docs)] // the names are the manuals'
+    pub const P5_MC_ADDR: u32 = 0x0;
+    pub const P5_MC_TYPE: u32 = 0x1;
+    pub const TSC: u32 = 0x10;
+    pub const PLATFORM_ID: u32 = 0x17;
+    pub const APIC_BASE: u32 = 0x1b;
+    pub const EBL_CR_POWERON: u32 = 0x2a;
+    pub const FEATURE_CONTROL: u32 = 0x3a;
+    pub const TSC_ADJUST: u32 = 0x3b;
+    pub const BIOS_UPDT_TRIG: u32 = 0x79;
+    pub const BIOS_SIGN_ID: u32 = 0x8b;
+    pub const MTRRCAP: u32 = 0xfe;
+    pub const SYSENTER_CS: u32 = 0x174;
+    pub const SYSENTER_ESP: u32 = 0x175;
+    pub const SYSENTER_EIP: u32 = 0x176;
+    pub const MCG_CAP: u32 = 0x179;
+    pub const MCG_STATUS: u32 = 0x17a;
+    pub const PERF_STATUS: u32 = 0x198;
+    pub const MISC_ENABLE: u32 = 0x1a0;
+    pub const DEBUGCTL: u32 = 0x1d9;
+    pub const LAST_BRANCH_FROM: u32 = 0x1db;
+    pub const LAST_INT_TO: u32 = 0x1de;
+    pub const MTRR_PHYSBASE0: u32 = 0x200;
+    pub const MTRR_PHYSMASK7: u32 = 0x20f;
+    pub const MTRR_FIX64K_00000: u32 = 0x250;
+    pub const MTRR_FIX16K_80000: u32 = 0x258;
+    pub const MTRR_FIX16K_A0000: u32 = 0x259;
+    pub const MTRR_FIX4K_C0000: u32 = 0x268;
+    pub const MTRR_FIX4K_F8000: u32 = 0x26f;
+    pub const PAT: u32 = 0x277;
+    pub const MTRR_DEF_TYPE: u32 = 0x2ff;
+    pub const EFER: u32 = 0xc000_0080;
+    pub const TSC_AUX: u32 = 0xc000_0103;
+    pub const AMD_SYSCFG: u32 = 0xc001_0010;
+    pub const AMD_HWCR: u32 = 0xc001_0015;
+    pub const AMD_TOP_MEM: u32 = 0xc001_001a;
+    pub const AMD_TOP_MEM2: u32 = 0xc001_001d;
+    pub const AMD_NB_CFG: u32 = 0xc001_001f;
+    pub const AMD_PATCH_LOADER: u32 = 0xc001_0020;
+    pub const AMD_INT_PENDING: u32 = 0xc001_0055;
+    pub const AMD_MMIO_CONF_BASE: u32 = 0xc001_0058;
+    pub const AMD_SMM_ADDR: u32 = 0xc001_0112;
+    pub const AMD_SMM_MASK: u32 = 0xc001_0113;
+    pub const AMD_VM_CR: u32 = 0xc001_0114;
+    pub const AMD_LS_CFG: u32 = 0xc001_1020;
+    pub const AMD_DE_CFG: u32 = 0xc001_1029;
+    pub const AMD_LAST_CFG: u32 = 0xc001_102f;
+}
+
+use index as i;
+
+/// MTRRCAP: eight variable ranges, fixed ranges, write combining.
+const MTRRCAP_VALUE: u64 = 0x508;
+/// APIC_BASE: BSP (read only), global enable, and the base's page number.
+const APIC_BSP: u64 = 1 << 8;
+const APIC_GLOBAL_ENABLE: u64 = 1 << 11;
+/// DEBUGCTL bits that are accepted: LBR and BTF.
+const DEBUGCTL_BITS: u64 = 3;
+/// HWCR.TscFreqSel: the counter runs at the P0 frequency; Linux warns where it is clear.
+const HWCR_TSC_FREQ_SEL: u64 = 1 << 24;
+/// VM_CR.SVMDIS.
+const VM_CR_SVMDIS: u64 = 1 << 4;
+/// DE_CFG: LFENCE is serializing.
+const DE_CFG_LFENCE_SERIALIZES: u64 = 1 << 1;
+/// FEATURE_CONTROL: locked, nothing enabled.
+const FEATURE_CONTROL_LOCKED: u64 = 1;
+/// Patch level that AMD processors report before an update.
+const AMD_PATCH_LEVEL: u64 = 0x0100_0065;
+/// IA32_BIOS_SIGN_ID: a revision of 1 in the high half.
+const INTEL_PATCH_LEVEL: u64 = 1 << 32;
+/// MISC_ENABLE bits that hold state: fast strings, automatic thermal control, BTS and PEBS
+/// unavailable, enhanced SpeedStep.
+const MISC_ENABLE_BITS: u64 = 1 | 1 << 3 | 1 << 11 | 1 << 12 | 1 << 16;
+
+/// A register that has no storage: reads as `.0`, ignores writes.
+fn constant(model: &CpuModel, index: u32) -> Option<u64> {
+    let any = match index {
+        i::P5_MC_ADDR | i::P5_MC_TYPE | i::PLATFORM_ID | i::MCG_STATUS => Some(0),
+        i::LAST_BRANCH_FROM..=i::LAST_INT_TO => Some(0),
+        _ => None,
+    };
+    any.or_else(|| match (model.vendor(), index) {
+        (Vendor::Amd, i::BIOS_SIGN_ID) => Some(AMD_PATCH_LEVEL),
+        (Vendor::Amd, i::AMD_HWCR) => Some(HWCR_TSC_FREQ_SEL),
+        (Vendor::Amd, i::AMD_VM_CR) => Some(VM_CR_SVMDIS),
+        (Vendor::Amd, i::AMD_DE_CFG) => Some(DE_CFG_LFENCE_SERIALIZES),
+        (
+            Vendor::Amd,
+            i::AMD_SYSCFG
+            | i::AMD_TOP_MEM
+            | i::AMD_TOP_MEM2
+            | i::AMD_NB_CFG
+            | i::AMD_INT_PENDING
+            | i::AMD_MMIO_CONF_BASE
+            | i::AMD_SMM_ADDR
+            | i::AMD_SMM_MASK
+            | i::AMD_LS_CFG..=i::AMD_LAST_CFG,
+        ) => Some(0),
+        (Vendor::Intel | Vendor::Other, i::BIOS_SIGN_ID) => Some(INTEL_PATCH_LEVEL),
+        (Vendor::Intel, i::EBL_CR_POWERON | i::PERF_STATUS) => Some(0),
+        _ => None,
+    })
+}
+
+/// The position of a fixed-range MTRR in `Msrs::mtrr_fixed`.
+fn fixed_range(index: u32) -> Option<usize> {
+    match index {
+        i::MTRR_FIX64K_00000 => Some(0),
+        i::MTRR_FIX16K_80000 => Some(1),
+        i::MTRR_FIX16K_A0000 => Some(2),
+        i::MTRR_FIX4K_C0000..=i::MTRR_FIX4K_F8000 => Some((index - i::MTRR_FIX4K_C0000) as usize + 3),
+        _ => None,
+    }
+}
+
+/// A memory type that MTRRs know: UC, WC, WT, WP, WB.
+fn mtrr_type(kind: u8) -> bool {
+    matches!(kind, 0 | 1 | 4 | 5 | 6)
+}
+
+/// A memory type that the PAT knows: those of the MTRRs and UC-.
+fn pat_type(kind: u8) -> bool {
+    mtrr_type(kind) || kind == 7
+}
+
+fn variable_range(index: u32) -> Option<usize> {
+    (i::MTRR_PHYSBASE0..=i::MTRR_PHYSMASK7)
+        .contains(&index)
+        .then(|| (index - i::MTRR_PHYSBASE0) as usize)
+}
+
+/// RDMSR of register `index`; the caller has checked the privilege.
+/// # Errors
+/// #GP(0) if the register does not exist.
+pub fn read<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, index: u32) -> Result<u64, Fault> {
+    if let Some(value) = constant(model, index) {
+        return Ok(value);
+    }
+    if let Some(n) = fixed_range(index) {
+        return Ok(st.msr.mtrr_fixed[n]);
+    }
+    if let Some(n) = variable_range(index) {
+        return Ok(st.msr.mtrr_var[n]);
+    }
+    Ok(match index {
+        i::TSC => env.tsc().wrapping_add(st.msr.tsc_offset),
+        i::TSC_ADJUST => st.msr.tsc_offset,
+        i::APIC_BASE => st.msr.apic_base,
+        i::FEATURE_CONTROL if model.vendor() == Vendor::Intel => FEATURE_CONTROL_LOCKED,
+        i::MTRRCAP => MTRRCAP_VALUE,
+        i::MTRR_DEF_TYPE => st.msr.mtrr_def_type,
+        i::PAT => st.msr.pat,
+        i::SYSENTER_CS => st.msr.sysenter_cs,
+        i::SYSENTER_ESP => st.msr.sysenter_esp,
+        i::SYSENTER_EIP => st.msr.sysenter_eip,
+        i::MCG_CAP | i::DEBUGCTL => 0,
+        i::MISC_ENABLE => st.msr.misc_enable,
+        i::EFER if model.has_nx() => st.msr.efer,
+        i::TSC_AUX if model.has_rdtscp() => st.msr.tsc_aux,
+        _ => return Err(Fault::gp(0)),
+    })
+}
+
+/// WRMSR of register `index`; the caller has checked the privilege.
+/// # Errors
+/// #GP(0) if the register does not exist, is read-only, or has a reserved bit set in `value`.
+pub fn write<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    model: &CpuModel,
+    index: u32,
+    value: u64,
+) -> Result<(), Fault> {
+    let physical = (1u64 << model.physical_bits()) - 1;
+    let allow = |legal: bool| if legal { Ok(()) } else { Err(Fault::gp(0)) };
+    if constant(model, index).is_some() {
+        return Ok(());
+    }
+    if let Some(n) = fixed_range(index) {
+        allow(value.to_le_bytes().into_iter().all(mtrr_type))?;
+        st.msr.mtrr_fixed[n] = value;
+        return Ok(());
+    }
+    if let Some(n) = variable_range(index) {
+        let legal = if n % 2 == 0 {
+            mtrr_type(value as u8) && value & !(physical & !0xf00) == 0
+        } else {
+            value & !(physical & !0x7ff) == 0
+        };
+        allow(legal)?;
+        st.msr.mtrr_var[n] = value;
+        return Ok(());
+    }
+    match index {
+        i::TSC => st.msr.tsc_offset = value.wrapping_sub(env.tsc()),
+        i::TSC_ADJUST => st.msr.tsc_offset = value,
+        i::APIC_BASE => {
+            allow(value & !(APIC_BSP | APIC_GLOBAL_ENABLE | (physical & !0xfff)) == 0)?;
+            st.msr.apic_base = (value & !APIC_BSP) | (st.msr.apic_base & APIC_BSP);
+        }
+        i::BIOS_UPDT_TRIG if model.vendor() != Vendor::Amd => {}
+        i::AMD_PATCH_LOADER if model.vendor() == Vendor::Amd => {}
+        i::MTRR_DEF_TYPE => {
+            allow(mtrr_type(value as u8) && value & !0xcff == 0)?;
+            st.msr.mtrr_def_type = value;
+        }
+        i::PAT => {
+            allow(value.to_le_bytes().into_iter().all(pat_type))?;
+            st.msr.pat = value;
+        }
+        i::SYSENTER_CS => st.msr.sysenter_cs = value & 0xffff,
+        i::SYSENTER_ESP => st.msr.sysenter_esp = value & 0xffff_ffff,
+        i::SYSENTER_EIP => st.msr.sysenter_eip = value & 0xffff_ffff,
+        i::DEBUGCTL => allow(value & !DEBUGCTL_BITS == 0)?,
+        i::MISC_ENABLE => {
+            st.msr.misc_enable = value & MISC_ENABLE_BITS;
+        }
+        i::EFER if model.has_nx() => {
+            allow(value & !efer::NXE == 0)?;
+            if value != st.msr.efer {
+                st.msr.efer = value;
+                env.flush_tlb(st, TlbFlush::All);
+            }
+        }
+        i::TSC_AUX if model.has_rdtscp() => {
+            allow(value >> 32 == 0)?;
+            st.msr.tsc_aux = value;
+        }
+        _ => return Err(Fault::gp(0)),
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Runs of string elements by one copy.
+//!
+//! A run stays within one page of the source and of the destination, and is attempted only where
+//! the result equals that of one element after another:
+//! - MOVS: copying `n` bytes at once is the same as element by element unless the destination
+//!   starts inside the source. Two linear pages may be one physical page, so the distance is taken
+//!   modulo the page size: a run is never longer than it.
+//! - Device memory: a read may have a side effect that the following write uses (the VGA's
+//!   latches). Source and destination then lie in one aperture of 128 KiB, so closer copies are
+//!   done by elements unless paging is off and the addresses are not the VGA's.
+//! - Any failed check or page fault falls back to elements, which find the exact one.
+
+use crate::cpu::env::{Access, Env, Privilege};
+use crate::cpu::fault::Fault;
+use crate::cpu::segment;
+use crate::cpu::strings::{StringInsn, StringOp};
+use ring3_translator::addr::{LinAddr, PAGE_SIZE};
+use ring3_translator::state::{GuestState, SegReg, cr0, gpr};
+
+const PAGE: u32 = PAGE_SIZE as u32;
+/// Bytes of the VGA's memory aperture at A0000H.
+const VGA_BYTES: u32 = 0x2_0000;
+
+/// Elements from `offset` until it wraps at the address size.
+fn until_wrap(run: &StringInsn, offset: u32) -> u64 {
+    (u64::from(run.mask) + 1 - u64::from(offset)) / u64::from(run.size)
+}
+
+/// Elements from `at` to the end of its page; 0 if an element would cross it.
+fn until_page_end(run: &StringInsn, at: LinAddr) -> u32 {
+    (PAGE - at.offset() as u32) / run.size
+}
+
+/// The linear address of the first element at `seg:offset`, if `n` elements pass the segment check.
+fn checked(
+    st: &GuestState,
+    run: &StringInsn,
+    seg: SegReg,
+    offset: u32,
+    n: u32,
+    access: Access,
+) -> Option<LinAddr> {
+    segment::linear(st, seg, offset, n * run.size, access).ok()
+}
+
+/// The most bytes that MOVS may copy at once from `from` to `to`.
+fn copy_limit(st: &GuestState, from: LinAddr, to: LinAddr) -> u32 {
+    let (from, to) = (from.0 as u32, to.0 as u32);
+    if from.abs_diff(to) < VGA_BYTES {
+        // Bit 20 is ignored because the A20 gate may be closed.
+        let vga = |a: u32| (a & !0x10_0000) >> 17 == 0xa_0000 >> 17;
+        if st.cr0 & cr0::PG != 0 || vga(from) || vga(to) {
+            return 0;
+        }
+    }
+    match to.wrapping_sub(from) % PAGE {
+        0 => PAGE,
+        distance => distance,
+    }
+}
+
+/// Does up to `most` elements of a repeated instruction at once and moves the pointers, not the
+/// counter. Returns how many; 0 means that one element has to be done the slow way.
+///
+/// # Errors
+/// None of its own: a fault is left for the slow way, except after a port was read.
+pub fn chunk<E: Env>(st: &mut GuestState, env: &mut E, run: &StringInsn, most: u32) -> Result<u32, Fault> {
+    if run.down || matches!(run.op, StringOp::Lods | StringOp::Scas | StringOp::Cmps) {
+        return Ok(0);
+    }
+    let (si, di) = (run.index(st, gpr::SI), run.index(st, gpr::DI));
+    let mut n = most;
+    let mut from = LinAddr(0);
+    let mut to = LinAddr(0);
+    if run.op.uses_source() {
+        n = u64::from(n).min(until_wrap(run, si)) as u32;
+        let Some(at) = checked(st, run, run.source, si, 1, Access::Read) else {
+            return Ok(0);
+        };
+        n = n.min(until_page_end(run, at));
+        from = at;
+    }
+    if run.op.uses_destination() {
+        n = u64::from(n).min(until_wrap(run, di)) as u32;
+        let Some(at) = checked(st, run, SegReg::Es, di, 1, Access::Write) else {
+            return Ok(0);
+        };
+        n = n.min(until_page_end(run, at));
+        to = at;
+    }
+    if run.op == StringOp::Movs {
+        n = n.min(copy_limit(st, from, to) / run.size);
+    }
+    if n < 2
+        || (run.op.uses_source() && checked(st, run, run.source, si, n, Access::Read).is_none())
+        || (run.op.uses_destination() && checked(st, run, SegReg::Es, di, n, Access::Write).is_none())
+    {
+        return Ok(0);
+    }
+    let size = run.size as usize;
+    let bytes = n as usize * size;
+    let mut buffer = [0u8; PAGE as usize];
+    let data = &mut buffer[..bytes];
+    let who = Privilege::of(st);
+    let port = st.reg16(gpr::DX);
+    match run.op {
+        StringOp::Movs => {
+            if env.read(st, from, data, who).is_err() || env.write(st, to, data, who).is_err() {
+                return Ok(0);
+            }
+        }
+        StringOp::Stos => {
+            let value = st.reg32(gpr::AX).to_le_bytes();
+            for element in data.chunks_exact_mut(size) {
+                element.copy_from_slice(&value[..size]);
+            }
+            if env.write(st, to, data, who).is_err() {
+                return Ok(0);
+            }
+        }
+        StringOp::Ins => {
+            if env.probe(st, to, bytes as u32, Access::Write, who).is_err() {
+                return Ok(0);
+            }
+            for element in data.chunks_exact_mut(size) {
+                let value = env.port_in(port, size as u8).to_le_bytes();
+                element.copy_from_slice(&value[..size]);
+            }
+            env.write(st, to, data, who)?;
+        }
+        StringOp::Outs => {
+            if env.read(st, from, data, who).is_err() {
+                return Ok(0);
+            }
+            for element in data.chunks_exact(size) {
+                let mut value = [0u8; 4];
+                value[..size].copy_from_slice(element);
+                env.port_out(port, size as u8, u32::from_le_bytes(value));
+            }
+        }
+        StringOp::Lods | StringOp::Scas | StringOp::Cmps => return Ok(0),
+    }
+    run.advance(st, n);
+    Ok(n)
+}
