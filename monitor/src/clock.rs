@@ -41,7 +41,9 @@ impl VmClock {
     /// Takes about 5 ms to measure the time stamp counter.
     #[must_use]
     pub fn new() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let hz = measure_tsc_hz(CALIBRATION);
         Self::build(false, hz, u64::try_from(wall.as_nanos()).unwrap_or(0))
     }
@@ -50,7 +52,11 @@ impl VmClock {
     /// Its time stamp counter runs at 1 GHz.
     #[must_use]
     pub fn manual(unix_seconds: u64) -> Self {
-        Self::build(true, MANUAL_TSC_HZ, unix_seconds.saturating_mul(1_000_000_000))
+        Self::build(
+            true,
+            MANUAL_TSC_HZ,
+            unix_seconds.saturating_mul(1_000_000_000),
+        )
     }
 
     fn build(manual: bool, tsc_hz: u64, wall_base_ns: u64) -> Self {
@@ -77,7 +83,9 @@ impl VmClock {
             if !self.advances_alone() {
                 return base;
             }
-            base + self.host_ns().saturating_sub(self.host_base.load(Ordering::Relaxed))
+            base + self
+                .host_ns()
+                .saturating_sub(self.host_base.load(Ordering::Relaxed))
         })
     }
 
@@ -114,7 +122,9 @@ impl VmClock {
     /// The guest's wall clock: nanoseconds since 1970-01-01 00:00 UTC.
     #[must_use]
     pub fn wall_ns(&self) -> u64 {
-        self.wall_base_ns.load(Ordering::Relaxed).wrapping_add(self.now_ns())
+        self.wall_base_ns
+            .load(Ordering::Relaxed)
+            .wrapping_add(self.now_ns())
     }
 
     /// The wall clock at clock time 0, in nanoseconds since 1970-01-01 00:00 UTC.
@@ -136,7 +146,9 @@ impl VmClock {
                 return;
             }
             if !self.manual {
-                let ran = self.host_ns().saturating_sub(self.host_base.load(Ordering::Relaxed));
+                let ran = self
+                    .host_ns()
+                    .saturating_sub(self.host_base.load(Ordering::Relaxed));
                 let ticks = rdtsc().wrapping_sub(self.host_tsc_base.load(Ordering::Relaxed));
                 self.vm_base.fetch_add(ran, Ordering::Relaxed);
                 self.vm_tsc_base.fetch_add(ticks, Ordering::Relaxed);
@@ -204,7 +216,10 @@ impl VmClock {
     }
 
     fn write(&self, change: impl FnOnce()) {
-        let guard = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let guard = self
+            .writer
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.sequence.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::Release);
         change();

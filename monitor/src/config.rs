@@ -154,10 +154,14 @@ pub fn parse_serial(text: &str) -> Result<SerialSpec, String> {
     match text.split_once(':') {
         None if text == "stdio" => Ok(SerialSpec::Stdio),
         None if text == "none" => Ok(SerialSpec::None),
-        Some((kind @ ("file" | "unix"), "")) => Err(format!("'{kind}:' needs a path after the colon")),
+        Some((kind @ ("file" | "unix"), "")) => {
+            Err(format!("'{kind}:' needs a path after the colon"))
+        }
         Some(("file", path)) => Ok(SerialSpec::File(path.into())),
         Some(("unix", path)) => Ok(SerialSpec::Unix(path.into())),
-        _ => Err(format!("'{text}' is not a serial port: use stdio, none, file:PATH or unix:PATH")),
+        _ => Err(format!(
+            "'{text}' is not a serial port: use stdio, none, file:PATH or unix:PATH"
+        )),
     }
 }
 
@@ -182,18 +186,36 @@ mod tests {
     #[test]
     fn nonsense_sizes_are_refused() {
         for text in ["", "M", "-5M", "1.5G", "12X", "0x100M", "5 M", "١M", "1T"] {
-            assert!(matches!(parse_memory_size(text), Err(MemorySizeError::Malformed(_))), "{text}");
+            assert!(
+                matches!(parse_memory_size(text), Err(MemorySizeError::Malformed(_))),
+                "{text}"
+            );
         }
-        for text in ["0", "3M", "4G", "99999999999999999999M", "18446744073709551615G"] {
-            assert!(matches!(parse_memory_size(text), Err(MemorySizeError::OutOfRange(_))), "{text}");
+        for text in [
+            "0",
+            "3M",
+            "4G",
+            "99999999999999999999M",
+            "18446744073709551615G",
+        ] {
+            assert!(
+                matches!(parse_memory_size(text), Err(MemorySizeError::OutOfRange(_))),
+                "{text}"
+            );
         }
-        assert!(matches!(parse_memory_size("5000K"), Err(MemorySizeError::Unaligned(_))));
+        assert!(matches!(
+            parse_memory_size("5000K"),
+            Err(MemorySizeError::Unaligned(_))
+        ));
     }
 
     #[test]
     fn serial_specs() {
         assert_eq!(parse_serial("stdio"), Ok(SerialSpec::Stdio));
-        assert_eq!(parse_serial("file:/a:b"), Ok(SerialSpec::File("/a:b".into())));
+        assert_eq!(
+            parse_serial("file:/a:b"),
+            Ok(SerialSpec::File("/a:b".into()))
+        );
         assert_eq!(parse_serial("unix:x"), Ok(SerialSpec::Unix("x".into())));
         for text in ["", "file", "file:", "tty", "Stdio", "tcp:1"] {
             assert!(parse_serial(text).is_err(), "{text}");

@@ -8,22 +8,32 @@ use std::os::fd::AsRawFd;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// No BMI2.
-    #[error("this processor has no BMI2 (RORX, SHLX), which translated code uses: a processor from 2013 or later is needed")]
+    #[error(
+        "this processor has no BMI2 (RORX, SHLX), which translated code uses: a processor from 2013 or later is needed"
+    )]
     NoBmi2,
     /// FSGSBASE is absent or not enabled by the kernel.
-    #[error("FSGSBASE is not available to programs: it needs a processor from 2012 or later and Linux 5.9 or later, without the 'nofsgsbase' option")]
+    #[error(
+        "FSGSBASE is not available to programs: it needs a processor from 2012 or later and Linux 5.9 or later, without the 'nofsgsbase' option"
+    )]
     NoFsGsBase,
     /// No XSAVE.
-    #[error("XSAVE is not available to programs: check that the kernel was not started with 'noxsave'")]
+    #[error(
+        "XSAVE is not available to programs: check that the kernel was not started with 'noxsave'"
+    )]
     NoXsave,
     /// The XSAVE image is larger than the monitor keeps room for.
-    #[error("this processor's XSAVE image has {0} bytes and ring3 keeps room for 4096: start the kernel with AMX disabled")]
+    #[error(
+        "this processor's XSAVE image has {0} bytes and ring3 keeps room for 4096: start the kernel with AMX disabled"
+    )]
     XsaveTooLarge(u32),
     /// memfd_create failed.
     #[error("the kernel gave no memfd for guest memory: {0}")]
     NoMemfd(String),
     /// No room for the linear window.
-    #[error("cannot reserve 8 GiB of address space for the guest's linear window: {0}; check 'ulimit -v'")]
+    #[error(
+        "cannot reserve 8 GiB of address space for the guest's linear window: {0}; check 'ulimit -v'"
+    )]
     NoAddressSpace(String),
 }
 
@@ -54,14 +64,30 @@ impl HostReport {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let facts = vec![
             ("processors", cpus.to_string()),
-            ("time stamp counter", format!("{:.1} MHz", clock.tsc_hz() as f64 / 1e6)),
+            (
+                "time stamp counter",
+                format!("{:.1} MHz", clock.tsc_hz() as f64 / 1e6),
+            ),
             ("AVX2", yes_no(is_x86_feature_detected!("avx2"))),
             ("AVX-512F", yes_no(is_x86_feature_detected!("avx512f"))),
-            ("/dev/kvm", yes_no(std::path::Path::new("/dev/kvm").exists())),
-            ("vm.max_map_count", read_sysctl("/proc/sys/vm/max_map_count")),
-            ("vm.mmap_min_addr", read_sysctl("/proc/sys/vm/mmap_min_addr")),
+            (
+                "/dev/kvm",
+                yes_no(std::path::Path::new("/dev/kvm").exists()),
+            ),
+            (
+                "vm.max_map_count",
+                read_sysctl("/proc/sys/vm/max_map_count"),
+            ),
+            (
+                "vm.mmap_min_addr",
+                read_sysctl("/proc/sys/vm/mmap_min_addr"),
+            ),
         ];
-        Self { processor: processor_name(), requirements, facts }
+        Self {
+            processor: processor_name(),
+            requirements,
+            facts,
+        }
     }
 
     /// The first requirement that is not met.
@@ -84,7 +110,11 @@ pub fn check_requirements() -> Result<(), HostError> {
 }
 
 fn check_bmi2() -> Result<String, HostError> {
-    if is_x86_feature_detected!("bmi2") { Ok("present".into()) } else { Err(HostError::NoBmi2) }
+    if is_x86_feature_detected!("bmi2") {
+        Ok("present".into())
+    } else {
+        Err(HostError::NoBmi2)
+    }
 }
 
 /// AT_HWCAP2 bit 1 says that the kernel lets programs use WRGSBASE. Linux
@@ -115,7 +145,8 @@ fn check_xsave() -> Result<String, HostError> {
 
 fn check_memfd() -> Result<String, HostError> {
     let fail = |e: nix::Error| HostError::NoMemfd(e.desc().to_owned());
-    let fd = nix::sys::memfd::memfd_create(c"ring3-check", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).map_err(fail)?;
+    let fd = nix::sys::memfd::memfd_create(c"ring3-check", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+        .map_err(fail)?;
     nix::unistd::ftruncate(&fd, 4096).map_err(fail)?;
     debug_assert!(fd.as_raw_fd() >= 0);
     Ok("works".into())
@@ -137,7 +168,9 @@ fn check_window() -> Result<String, HostError> {
         )
     };
     if at == libc::MAP_FAILED {
-        return Err(HostError::NoAddressSpace(std::io::Error::last_os_error().to_string()));
+        return Err(HostError::NoAddressSpace(
+            std::io::Error::last_os_error().to_string(),
+        ));
     }
     // SAFETY: exactly the mapping made above, which nothing refers to.
     unsafe { libc::munmap(at, TRIAL) };

@@ -17,7 +17,9 @@ fn with_length(body: &[u8]) -> Aml {
     if body.len() + 1 < 0x40 {
         out.push(body.len() as u8 + 1);
     } else {
-        let extra = (1..=3usize).find(|&n| body.len() + n + 1 < 1 << (4 + 8 * n)).unwrap_or(3);
+        let extra = (1..=3usize)
+            .find(|&n| body.len() + n + 1 < 1 << (4 + 8 * n))
+            .unwrap_or(3);
         let total = body.len() + extra + 1;
         out.push((extra as u8) << 6 | (total & 0xf) as u8);
         for i in 0..extra {
@@ -87,7 +89,11 @@ pub fn scope(path: &str, body: Aml) -> Aml {
 
 /// `Device(name) { … }`.
 pub fn device(path: &str, body: Aml) -> Aml {
-    [vec![0x5b, 0x82], with_length(&[name_string(path), body].concat())].concat()
+    [
+        vec![0x5b, 0x82],
+        with_length(&[name_string(path), body].concat()),
+    ]
+    .concat()
 }
 
 /// `Buffer() { … }`.
@@ -129,7 +135,13 @@ pub fn word_range(space: Space, first: u16, last: u16) -> Aml {
     // Fixed minimum and maximum; ports: the entire range.
     let specific = if space == Space::Io { 0x03 } else { 0x00 };
     let mut out = vec![0x88, 0x0d, 0x00, space as u8, 0x0c, specific];
-    for field in [0, first, last, 0, last - first + u16::from(last - first != u16::MAX)] {
+    for field in [
+        0,
+        first,
+        last,
+        0,
+        last - first + u16::from(last - first != u16::MAX),
+    ] {
         out.extend(field.to_le_bytes());
     }
     out
@@ -156,7 +168,8 @@ mod tests {
         assert_eq!(with_length(&[0; 62])[..1], [63]);
         assert_eq!(with_length(&[0; 63])[..2], [0x41, 0x04]);
         let long = with_length(&vec![0; 5000]);
-        let total = usize::from(long[0] & 0xf) | usize::from(long[1]) << 4 | usize::from(long[2]) << 12;
+        let total =
+            usize::from(long[0] & 0xf) | usize::from(long[1]) << 4 | usize::from(long[2]) << 12;
         assert_eq!((long[0] >> 6, total, long.len()), (2, 5003, 5003));
     }
 
@@ -166,7 +179,10 @@ mod tests {
         assert_eq!(name_string("\\_S5"), b"\\_S5_");
         assert_eq!(name_string("\\_SB.PCI0"), b"\\\x2e_SB_PCI0");
         assert_eq!(integer(0x3f8), [0x0b, 0xf8, 0x03]);
-        assert_eq!(package(vec![integer(0), integer(5)]), [0x12, 0x05, 2, 0, 0x0a, 5]);
+        assert_eq!(
+            package(vec![integer(0), integer(5)]),
+            [0x12, 0x05, 2, 0, 0x0a, 5]
+        );
         assert_eq!(irq(4), [0x22, 0x10, 0x00]);
     }
 }

@@ -1,7 +1,8 @@
 //! The DSDT's definition block: S5, the PCI root bridge, the legacy chips.
 
 use super::aml::{
-    Aml, Space, device, eisa_id, integer, io, irq, join, memory_range, name, package, resources, scope, word_range,
+    Aml, Space, device, eisa_id, integer, io, irq, join, memory_range, name, package, resources,
+    scope, word_range,
 };
 use super::tables::AcpiHardware;
 
@@ -32,7 +33,13 @@ fn root_bridge(hw: &AcpiHardware) -> Aml {
             name("_BBN", integer(0)),
             name("_CRS", resources(windows)),
             name("_PRT", routing(hw)),
-            device("ISA", join([name("_ADR", integer(u64::from(hw.isa_bridge_slot) << 16)), legacy(hw)])),
+            device(
+                "ISA",
+                join([
+                    name("_ADR", integer(u64::from(hw.isa_bridge_slot) << 16)),
+                    legacy(hw),
+                ]),
+            ),
         ]),
     )
 }
@@ -49,12 +56,19 @@ fn routing(hw: &AcpiHardware) -> Aml {
             integer(u64::from(line)),
         ])
     };
-    package((1..32).flat_map(|slot| (0..4).map(move |pin| entry(slot, pin))).collect())
+    package(
+        (1..32)
+            .flat_map(|slot| (0..4).map(move |pin| entry(slot, pin)))
+            .collect(),
+    )
 }
 
 fn legacy(hw: &AcpiHardware) -> Aml {
     let chip = |n: &str, hid: &str, res: Vec<Aml>| {
-        device(n, join([name("_HID", eisa_id(hid)), name("_CRS", resources(res))]))
+        device(
+            n,
+            join([name("_HID", eisa_id(hid)), name("_CRS", resources(res))]),
+        )
     };
     let mut out = vec![
         chip("RTC", "PNP0B00", vec![io(0x70, 2), irq(8)]),

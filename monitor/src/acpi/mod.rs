@@ -7,4 +7,4 @@ mod aml;
 mod dsdt;
 mod tables;
 
-pub use tables::{AcpiHardware, AcpiImage, AREA, build};
+pub use tables::{AREA, AcpiHardware, AcpiImage, build};

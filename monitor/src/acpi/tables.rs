@@ -70,12 +70,17 @@ pub fn build(hw: &AcpiHardware) -> AcpiImage {
     let rsdt_at = place(table(b"RSDT", 1, &fadt_at.to_le_bytes()), 16);
     debug_assert!(next <= AREA.end);
     parts.push((AREA.start, rsdp(rsdt_at)));
-    AcpiImage { rsdp: AREA.start, parts }
+    AcpiImage {
+        rsdp: AREA.start,
+        parts,
+    }
 }
 
 /// The byte that makes the sum of `data` zero.
 fn checksum(data: &[u8]) -> u8 {
-    data.iter().fold(0u8, |sum, &b| sum.wrapping_add(b)).wrapping_neg()
+    data.iter()
+        .fold(0u8, |sum, &b| sum.wrapping_add(b))
+        .wrapping_neg()
 }
 
 /// A table: the common header (5.2.6) and a body.
@@ -142,7 +147,10 @@ fn fadt(hw: &AcpiHardware, facs: u32, dsdt: u32) -> Vec<u8> {
     put(98, &0x0fffu16.to_le_bytes()); // P_LVL3_LAT: no C3
     put(108, &[hw.century]);
     put(109, &BOOT_ARCH.to_le_bytes());
-    put(112, &(WBINVD | PROC_C1 | SLP_BUTTON | RTC_S4 | RESET_REG_SUP).to_le_bytes());
+    put(
+        112,
+        &(WBINVD | PROC_C1 | SLP_BUTTON | RTC_S4 | RESET_REG_SUP).to_le_bytes(),
+    );
     put(116, &port_gas(hw.reset.0, 8, 1));
     put(128, &[hw.reset.1]);
     put(148, &port_gas(event, 32, 2));
@@ -170,7 +178,13 @@ mod tests {
     }
 
     fn part(image: &AcpiImage, at: u32) -> Vec<u8> {
-        image.parts.iter().find(|p| p.0 == at).expect("a table at this address").1.clone()
+        image
+            .parts
+            .iter()
+            .find(|p| p.0 == at)
+            .expect("a table at this address")
+            .1
+            .clone()
     }
 
     fn u32_at(t: &[u8], at: usize) -> u32 {
@@ -182,7 +196,10 @@ mod tests {
         let image = build(&hardware());
         let sum = |t: &[u8]| t.iter().fold(0u8, |s, &b| s.wrapping_add(b));
         let rsdp = part(&image, image.rsdp);
-        assert_eq!((&rsdp[..8], sum(&rsdp), image.rsdp % 16), (&b"RSD PTR "[..], 0, 0));
+        assert_eq!(
+            (&rsdp[..8], sum(&rsdp), image.rsdp % 16),
+            (&b"RSD PTR "[..], 0, 0)
+        );
         let rsdt = part(&image, u32_at(&rsdp, 16));
         assert_eq!((&rsdt[..4], sum(&rsdt)), (&b"RSDT"[..], 0));
         let fadt = part(&image, u32_at(&rsdt, 36));
@@ -210,7 +227,9 @@ mod tests {
     /// Writes the tables where `iasl -d` can read them, if a directory is given.
     #[test]
     fn tables_can_be_written_for_the_disassembler() {
-        let Some(dir) = std::env::var_os("RING3_ACPI_DUMP") else { return };
+        let Some(dir) = std::env::var_os("RING3_ACPI_DUMP") else {
+            return;
+        };
         for (_, data) in build(&hardware()).parts {
             let file = format!("{}.aml", String::from_utf8_lossy(&data[..4]).trim());
             std::fs::write(std::path::Path::new(&dir).join(file), data).unwrap();

@@ -1,5 +1,213 @@
-//! The assembled PC.
+//! The assembled PC: chips, their ports and interrupt lines, and the thread that keeps their time.
+//!
+//! A [`Board`] lives in a mutex that the processor's thread and the I/O thread share. After every
+//! access the board samples the chips' outputs, so interrupt lines and deadlines are always current.
 
+mod access;
+mod backend;
+mod chips;
+mod console;
+mod io_thread;
+mod ports;
+mod serial;
+mod sink;
 mod stop;
+mod wiring;
 
+pub use backend::{SerialBackend, SerialError};
+pub use io_thread::{IoHandle, IoThread, Kick};
 pub use stop::{StopHandle, StopReason};
+pub use wiring::{
+    ACPI_DISABLE, ACPI_ENABLE, CMOS_CENTURY, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE,
+    RESET_REGISTER, SERIAL,
+};
+
+use crate::acpi::AcpiHardware;
+use crate::clock::VmClock;
+use chips::Chips;
+use ports::PortMap;
+use serial::SerialPort;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a board is built with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoardConfig {
+    /// Bytes of RAM, for the CMOS and chipset registers that report it.
+    pub memory: u64,
+    /// Serial ports, 1-4 (COM1 first).
+    pub serial_ports: usize,
+    /// Provide the debug-exit port 0x501.
+    pub debug_exit: bool,
+}
+
+/// What the guest asks of the machine as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineRequest {
+    /// Soft off.
+    PowerOff,
+    /// A hard reset of processor and board.
+    Reset,
+    /// End with this process status, from the debug-exit port.
+    DebugExit(u8),
+    /// End the run: the user or a signal asks.
+    Stop(StopReason),
+}
+
+/// The PC around the processor.
+#[derive(Debug)]
+pub struct Board {
+    config: BoardConfig,
+    clock: Arc<VmClock>,
+    ports: PortMap,
+    chips: Chips,
+    serial: Vec<SerialPort>,
+    request: Option<MachineRequest>,
+    /// Cached: the earliest time at which a chip may change an output.
+    deadline: Option<u64>,
+    /// Cached: the processor's INTR input.
+    intr: Arc<AtomicBool>,
+}
+
+impl Board {
+    /// A board after power-on, as firmware leaves it for a directly booted kernel: interrupt
+    /// routing and power-management ports are set up.
+    #[must_use]
+    pub fn new(config: BoardConfig, clock: Arc<VmClock>) -> Self {
+        let serial_ports = config.serial_ports.clamp(1, SERIAL.len());
+        let chips = Chips::new(&config, &clock);
+        let mut board = Self {
+            ports: PortMap::new(serial_ports, config.debug_exit),
+            chips,
+            serial: (0..serial_ports).map(|_| SerialPort::default()).collect(),
+            request: None,
+            deadline: None,
+            intr: Arc::new(AtomicBool::new(false)),
+            config,
+            clock,
+        };
+        board.after_access();
+        board
+    }
+
+    /// Puts every chip into its power-on state. Serial data on its way to or from the host and
+    /// the shared INTR flag survive.
+    pub fn reset(&mut self) {
+        let outputs: Vec<Vec<u8>> = self
+            .chips
+            .uarts
+            .iter_mut()
+            .map(|uart| {
+                let mut output = Vec::new();
+                uart.take_output(&mut output);
+                output
+            })
+            .collect();
+        self.chips = Chips::new(&self.config, &self.clock);
+        for (port, output) in self.serial.iter_mut().zip(outputs) {
+            port.keep(output);
+        }
+        self.request = None;
+        self.after_access();
+    }
+
+    /// The processor's INTR input.
+    #[must_use]
+    pub fn interrupt_pending(&self) -> bool {
+        self.chips.pic.intr()
+    }
+
+    /// INTR as a flag that can be read without the board's lock. It is set and cleared under the
+    /// lock, so a reader without it may see a change late, never wrongly for long.
+    #[must_use]
+    pub fn interrupt_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.intr)
+    }
+
+    /// The processor's interrupt acknowledge cycle: the vector of the highest request.
+    pub fn acknowledge(&mut self) -> u8 {
+        let vector = self.chips.pic.acknowledge();
+        self.after_access();
+        vector
+    }
+
+    /// VM-clock time of the earliest deadline, in ns.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    /// Brings every timer to the clock's time.
+    pub fn run_timers(&mut self) {
+        let now = self.clock.now_ns();
+        self.chips.advance(now);
+        self.after_access();
+    }
+
+    /// What the guest asked of the machine, once.
+    pub fn take_request(&mut self) -> Option<MachineRequest> {
+        self.request.take()
+    }
+
+    /// True while a request waits.
+    #[must_use]
+    pub fn request_pending(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Asks for the end of the run. A power-off or debug exit that the guest asked for first is
+    /// kept; a reset is not.
+    pub fn request_stop(&mut self, reason: StopReason) {
+        if matches!(self.request, None | Some(MachineRequest::Reset)) {
+            self.request = Some(MachineRequest::Stop(reason));
+        }
+    }
+
+    /// The A20 gate: false forces address bit 20 to zero.
+    #[must_use]
+    pub fn a20(&self) -> bool {
+        self.chips.a20()
+    }
+
+    /// The board's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<VmClock> {
+        &self.clock
+    }
+
+    /// What the ACPI tables of a directly booted guest say about this board.
+    #[must_use]
+    pub fn acpi_hardware(&self) -> AcpiHardware {
+        AcpiHardware {
+            pm_base: PM_BASE,
+            sci_irq: IRQ_SCI,
+            smi_command: Some((0xb2, ACPI_ENABLE, ACPI_DISABLE)),
+            reset: RESET_REGISTER,
+            isa_bridge_slot: PIIX_SLOT,
+            pirq_irqs: PIRQ_LINES,
+            pci_memory: PCI_MEMORY,
+            serial_ports: SERIAL[..self.serial.len()].to_vec(),
+            century: CMOS_CENTURY,
+        }
+    }
+
+    /// Samples the chips' outputs after anything that may have changed them.
+    fn after_access(&mut self) {
+        self.chips.update_lines();
+        if let Some(request) = self.chips.take_request() {
+            self.request.get_or_insert(request);
+        }
+        let chips = self.chips.next_deadline();
+        let flush = self
+            .serial
+            .iter()
+            .filter_map(SerialPort::flush_deadline)
+            .min();
+        self.deadline = [chips, flush].into_iter().flatten().min();
+        self.intr.store(self.chips.pic.intr(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;

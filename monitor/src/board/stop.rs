@@ -28,7 +28,10 @@ impl StopHandle {
     /// If the host has no file descriptor left.
     pub fn new() -> std::io::Result<Self> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { state: AtomicU32::new(0), event })
+        Ok(Self {
+            state: AtomicU32::new(0),
+            event,
+        })
     }
 
     /// Asks the run to end.
@@ -37,7 +40,9 @@ impl StopHandle {
             StopReason::Quit => 1,
             StopReason::Signal(n) => 2 + n.unsigned_abs(),
         };
-        let _ = self.state.compare_exchange(0, code, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self
+            .state
+            .compare_exchange(0, code, Ordering::AcqRel, Ordering::Relaxed);
         // A full counter is readable too, which is all that matters.
         let _ = self.event.write(1);
     }

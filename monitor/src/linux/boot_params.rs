@@ -39,7 +39,10 @@ impl ZeroPage<'_> {
         let above_1m_kib = (self.memory >> 10).saturating_sub(1024);
         // screen_info.ext_mem_k and alt_mem_k: the older interfaces' sizes, in KiB above 1 MiB.
         put(0x002, &(above_1m_kib.min(0xfc00) as u16).to_le_bytes());
-        put(0x1e0, &(above_1m_kib.min(u64::from(u32::MAX)) as u32).to_le_bytes());
+        put(
+            0x1e0,
+            &(above_1m_kib.min(u64::from(u32::MAX)) as u32).to_le_bytes(),
+        );
         put(0x070, &self.rsdp.to_le_bytes());
         put(0x210, &[LOADER_UNDEFINED]);
         put(0x214, &self.code32_start.to_le_bytes());

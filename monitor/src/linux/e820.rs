@@ -32,7 +32,11 @@ const HIGH_RAM_START: u64 = 0x10_0000;
 /// from 0xE0000 (ACPI tables) is reserved.
 #[must_use]
 pub fn memory_map(memory: u64) -> Vec<E820Entry> {
-    let range = |base: u64, end: u64, kind| E820Entry { base, size: end.saturating_sub(base), kind };
+    let range = |base: u64, end: u64, kind| E820Entry {
+        base,
+        size: end.saturating_sub(base),
+        kind,
+    };
     let mut map = vec![
         range(0, LOW_RAM_END.min(memory), E820Kind::Ram),
         range(LOW_RAM_END, 0xa_0000, E820Kind::Reserved),
@@ -56,12 +60,18 @@ mod tests {
             assert!(pair[0].base + pair[0].size <= pair[1].base, "{pair:x?}");
         }
         let last = map.last().unwrap();
-        assert_eq!((last.base, last.base + last.size, last.kind), (1 << 20, memory, E820Kind::Ram));
+        assert_eq!(
+            (last.base, last.base + last.size, last.kind),
+            (1 << 20, memory, E820Kind::Ram)
+        );
     }
 
     #[test]
     fn the_legacy_hole_is_never_ram() {
-        for e in memory_map(64 << 20).iter().filter(|e| e.kind == E820Kind::Ram) {
+        for e in memory_map(64 << 20)
+            .iter()
+            .filter(|e| e.kind == E820Kind::Ram)
+        {
             assert!(e.base + e.size <= 0x9_fc00 || e.base >= 0x10_0000, "{e:x?}");
         }
     }

@@ -1,9 +1,7 @@
 //! The processor's state at the 32-bit entry point. Linux `Documentation/arch/x86/boot.rst`,
 //! "32-bit Boot Protocol".
 
-use ring3_translator::state::{
-    GuestState, SegAttr, SegReg, Segment, TableReg, cr0, gpr,
-};
+use ring3_translator::state::{GuestState, SegAttr, SegReg, Segment, TableReg, cr0, gpr};
 
 /// Selector of the flat code segment (`__BOOT_CS`).
 pub const BOOT_CS: u16 = 0x10;
@@ -59,7 +57,10 @@ pub fn apply(st: &mut GuestState, entry: &LinuxEntry) {
     for reg in [SegReg::Ds, SegReg::Es, SegReg::Ss, SegReg::Fs, SegReg::Gs] {
         st.set_segment(reg, flat(BOOT_DS, DATA_ATTR));
     }
-    st.gdtr = TableReg { base: u64::from(entry.gdt), limit: entry.gdt_limit };
+    st.gdtr = TableReg {
+        base: u64::from(entry.gdt),
+        limit: entry.gdt_limit,
+    };
     st.idtr = TableReg { base: 0, limit: 0 };
     st.gpr = [0; 16];
     st.set_reg32(gpr::SI, entry.esi);
@@ -76,7 +77,15 @@ mod tests {
     #[test]
     fn state_is_flat_protected_with_interrupts_off() {
         let mut st = StateBox::new();
-        apply(&mut st, &LinuxEntry { eip: 0x10_0000, esi: 0x1_0000, gdt: 0x500, gdt_limit: 31 });
+        apply(
+            &mut st,
+            &LinuxEntry {
+                eip: 0x10_0000,
+                esi: 0x1_0000,
+                gdt: 0x500,
+                gdt_limit: 31,
+            },
+        );
         assert!(st.protected() && st.mode().code32() && st.mode().stack32());
         assert_eq!(st.if_flag, 0);
         assert_eq!(st.cr0 & cr0::PG, 0);

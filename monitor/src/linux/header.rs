@@ -42,7 +42,10 @@ impl SetupHeader {
     /// [`BootError`] for anything that is not a complete bzImage of protocol 2.04 or later.
     pub fn parse(image: &[u8], path: &Path) -> Result<Self, BootError> {
         let owned = || path.to_path_buf();
-        let not_bz = |what| BootError::NotBzImage { path: owned(), what };
+        let not_bz = |what| BootError::NotBzImage {
+            path: owned(),
+            what,
+        };
         if image.is_empty() {
             return Err(BootError::Empty { path: owned() });
         }
@@ -52,7 +55,11 @@ impl SetupHeader {
         if image.len() < 0x264 {
             if u16_at(image, 0x1fe) == Some(0xaa55) && image.get(0x202..0x206) == Some(b"HdrS") {
                 let have = image.len() as u64;
-                return Err(BootError::Truncated { path: owned(), have, need: 0x264 });
+                return Err(BootError::Truncated {
+                    path: owned(),
+                    have,
+                    need: 0x264,
+                });
             }
             return Err(not_bz("it is too small to hold a boot header"));
         }
@@ -64,18 +71,29 @@ impl SetupHeader {
         }
         let version = u16_at(image, 0x206).unwrap_or(0);
         if version < MIN_VERSION {
-            return Err(BootError::OldProtocol { path: owned(), version });
+            return Err(BootError::OldProtocol {
+                path: owned(),
+                version,
+            });
         }
         if image[0x211] & LOADED_HIGH == 0 {
             return Err(not_bz("it is an old zImage"));
         }
-        let sectors = if image[0x1f1] == 0 { 4 } else { usize::from(image[0x1f1]) };
+        let sectors = if image[0x1f1] == 0 {
+            4
+        } else {
+            usize::from(image[0x1f1])
+        };
         let payload_offset = (sectors + 1) * 512;
         // syssize: the protected-mode part in 16-byte paragraphs; the last one may be partial.
         let paragraphs = u64::from(u32_at(image, 0x1f4));
         let need = payload_offset as u64 + (paragraphs * 16).saturating_sub(15).max(1);
         if (image.len() as u64) < need {
-            return Err(BootError::Truncated { path: owned(), have: image.len() as u64, need });
+            return Err(BootError::Truncated {
+                path: owned(),
+                have: image.len() as u64,
+                need,
+            });
         }
         let since = |v: u16, value: u64, old: u64| if version >= v { value } else { old };
         let payload = (image.len() - payload_offset) as u64;
@@ -112,7 +130,9 @@ fn u16_at(image: &[u8], at: usize) -> Option<u16> {
 }
 
 fn u32_at(image: &[u8], at: usize) -> u32 {
-    image.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    image
+        .get(at..at + 4)
+        .map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
 fn u64_at(image: &[u8], at: usize) -> u64 {
@@ -146,7 +166,9 @@ pub(super) mod tests {
     }
 
     fn error(image: &[u8]) -> String {
-        SetupHeader::parse(image, Path::new("/x/vmlinuz")).unwrap_err().to_string()
+        SetupHeader::parse(image, Path::new("/x/vmlinuz"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]

@@ -62,9 +62,10 @@ pub(crate) mod test_memory {
         fn write(&self, pa: u64, data: &[u8]) -> Result<(), OutOfMemory> {
             let mut ram = self.0.borrow_mut();
             let end = pa as usize + data.len();
-            let target = ram
-                .get_mut(pa as usize..end)
-                .ok_or(OutOfMemory { pa, len: data.len() as u64 })?;
+            let target = ram.get_mut(pa as usize..end).ok_or(OutOfMemory {
+                pa,
+                len: data.len() as u64,
+            })?;
             target.copy_from_slice(data);
             Ok(())
         }

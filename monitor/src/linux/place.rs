@@ -8,12 +8,12 @@
 //! | preferred address, else 1 MiB | kernel |
 //! | top of RAM, below `initrd_addr_max` | initial RAM disk, page aligned |
 
+use super::GuestMemory;
 use super::boot_params::ZeroPage;
 use super::e820::{LOW_RAM_END, memory_map};
 use super::entry::{LinuxEntry, gdt_bytes};
 use super::error::BootError;
 use super::header::SetupHeader;
-use super::GuestMemory;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,12 @@ impl BootImages {
     /// Reads the files.
     /// # Errors
     /// [`BootError`] for a file that is missing, unreadable or empty.
-    pub fn read(kernel: &Path, initrd: Option<&Path>, cmdline: &str, rsdp: u64) -> Result<Self, BootError> {
+    pub fn read(
+        kernel: &Path,
+        initrd: Option<&Path>,
+        cmdline: &str,
+        rsdp: u64,
+    ) -> Result<Self, BootError> {
         let initrd = initrd
             .map(|path| Ok::<_, BootError>((path.to_path_buf(), load_file(path, "--initrd")?)))
             .transpose()?;
@@ -64,8 +69,14 @@ pub fn load_file(path: &Path, option: &'static str) -> Result<Vec<u8>, BootError
     match std::fs::read(path) {
         Ok(data) if data.is_empty() => Err(BootError::Empty { path: path_buf() }),
         Ok(data) => Ok(data),
-        Err(e) if e.kind() == ErrorKind::NotFound => Err(BootError::Missing { path: path_buf(), option }),
-        Err(source) => Err(BootError::Unreadable { path: path_buf(), source }),
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(BootError::Missing {
+            path: path_buf(),
+            option,
+        }),
+        Err(source) => Err(BootError::Unreadable {
+            path: path_buf(),
+            source,
+        }),
     }
 }
 
@@ -79,7 +90,9 @@ pub fn boot(memory: &dyn GuestMemory, images: &BootImages) -> Result<LinuxEntry,
     let payload = &images.kernel[header.payload_offset..];
     let (load, kernel_end) = place_kernel(&header, payload.len() as u64, memory.size(), path)?;
     let initrd = match &images.initrd {
-        Some((name, data)) => place_initrd(&header, data.len() as u64, kernel_end, memory.size(), name)?,
+        Some((name, data)) => {
+            place_initrd(&header, data.len() as u64, kernel_end, memory.size(), name)?
+        }
         None => (0, 0),
     };
 
@@ -102,7 +115,12 @@ pub fn boot(memory: &dyn GuestMemory, images: &BootImages) -> Result<LinuxEntry,
         rsdp: images.rsdp,
     };
     memory.write(u64::from(ZERO_PAGE_AT), &zero_page.bytes())?;
-    Ok(LinuxEntry { eip: load as u32, esi: ZERO_PAGE_AT, gdt: GDT_AT, gdt_limit: gdt.len() as u16 - 1 })
+    Ok(LinuxEntry {
+        eip: load as u32,
+        esi: ZERO_PAGE_AT,
+        gdt: GDT_AT,
+        gdt_limit: gdt.len() as u16 - 1,
+    })
 }
 
 fn check_cmdline(cmdline: &str, header: &SetupHeader, path: &Path) -> Result<(), BootError> {
@@ -110,23 +128,42 @@ fn check_cmdline(cmdline: &str, header: &SetupHeader, path: &Path) -> Result<(),
         return Err(BootError::CommandLineNul);
     }
     // The kernel's limit, and the room between the command line and the EBDA.
-    let max = header.cmdline_size.min((LOW_RAM_END - u64::from(CMDLINE_AT)) as usize - 1);
+    let max = header
+        .cmdline_size
+        .min((LOW_RAM_END - u64::from(CMDLINE_AT)) as usize - 1);
     if cmdline.len() > max {
-        return Err(BootError::CommandLineTooLong { path: path.to_path_buf(), len: cmdline.len(), max });
+        return Err(BootError::CommandLineTooLong {
+            path: path.to_path_buf(),
+            len: cmdline.len(),
+            max,
+        });
     }
     Ok(())
 }
 
 /// The kernel's load address and the end of the memory that it needs to start. A kernel that is
 /// loaded below its preferred address moves itself there, so the need is the same.
-fn place_kernel(header: &SetupHeader, payload: u64, memory: u64, path: &Path) -> Result<(u64, u64), BootError> {
+fn place_kernel(
+    header: &SetupHeader,
+    payload: u64,
+    memory: u64,
+    path: &Path,
+) -> Result<(u64, u64), BootError> {
     let aligned = header.pref_address.is_multiple_of(header.alignment);
     let wanted = header.relocatable && aligned && header.pref_address >= KERNEL_AT;
-    let load = if wanted { header.pref_address } else { KERNEL_AT };
+    let load = if wanted {
+        header.pref_address
+    } else {
+        KERNEL_AT
+    };
     let run = load.max(header.pref_address);
     let need = run.saturating_add(header.init_size.max(payload));
     if need > memory {
-        return Err(BootError::KernelTooLarge { path: path.to_path_buf(), need, memory });
+        return Err(BootError::KernelTooLarge {
+            path: path.to_path_buf(),
+            need,
+            memory,
+        });
     }
     Ok((load, need))
 }
@@ -142,11 +179,19 @@ fn place_initrd(
     let top = memory.min(u64::from(header.initrd_addr_max) + 1);
     let room = top.saturating_sub(kernel_end.next_multiple_of(PAGE));
     if size > room {
-        return Err(BootError::InitrdTooLarge { path: path.to_path_buf(), size, room });
+        return Err(BootError::InitrdTooLarge {
+            path: path.to_path_buf(),
+            size,
+            room,
+        });
     }
     let at = (top - size) & !(PAGE - 1);
     if at < kernel_end {
-        return Err(BootError::InitrdTooLarge { path: path.to_path_buf(), size, room });
+        return Err(BootError::InitrdTooLarge {
+            path: path.to_path_buf(),
+            size,
+            room,
+        });
     }
     Ok((at as u32, size as u32))
 }
@@ -183,7 +228,10 @@ mod tests {
         let cmd = u64::from(memory.u32(zp + 0x228));
         assert_eq!(memory.bytes(cmd, 14), b"console=ttyS0\0");
         assert_eq!(memory.u32(zp + 0x214), 0x0100_0000);
-        assert_eq!(memory.bytes(zp + 0x1e8, 1)[0] as usize, memory_map(64 << 20).len());
+        assert_eq!(
+            memory.bytes(zp + 0x1e8, 1)[0] as usize,
+            memory_map(64 << 20).len()
+        );
         assert_eq!(memory.bytes(u64::from(entry.gdt) + 16, 8)[5], 0x9b);
     }
 
@@ -207,10 +255,20 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_one_clear_sentence() {
-        let text = boot(&VecMemory::new(8 << 20), &images(100, 0)).unwrap_err().to_string();
-        assert!(text.contains("19 MiB") && text.contains("8 MiB") && text.contains("--memory"), "{text}");
-        let text = boot(&VecMemory::new(20 << 20), &images(100, 2 << 20)).unwrap_err().to_string();
-        assert!(text.contains("initrd.gz") && text.contains("--memory"), "{text}");
+        let text = boot(&VecMemory::new(8 << 20), &images(100, 0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("19 MiB") && text.contains("8 MiB") && text.contains("--memory"),
+            "{text}"
+        );
+        let text = boot(&VecMemory::new(20 << 20), &images(100, 2 << 20))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("initrd.gz") && text.contains("--memory"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -218,7 +276,10 @@ mod tests {
         let memory = VecMemory::new(64 << 20);
         let mut i = images(100, 0);
         i.cmdline = "x".repeat(2048);
-        assert!(matches!(boot(&memory, &i), Err(BootError::CommandLineTooLong { max: 2047, .. })));
+        assert!(matches!(
+            boot(&memory, &i),
+            Err(BootError::CommandLineTooLong { max: 2047, .. })
+        ));
         i.cmdline = "x".repeat(2047);
         assert!(boot(&memory, &i).is_ok());
         i.cmdline = "a\0b".into();
@@ -227,10 +288,20 @@ mod tests {
 
     #[test]
     fn missing_and_empty_files_are_named() {
-        let text = load_file(Path::new("/nonexistent/bz"), "--kernel").unwrap_err().to_string();
-        assert!(text.contains("/nonexistent/bz") && text.contains("--kernel"), "{text}");
-        let text = load_file(Path::new("/dev/null"), "--initrd").unwrap_err().to_string();
+        let text = load_file(Path::new("/nonexistent/bz"), "--kernel")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("/nonexistent/bz") && text.contains("--kernel"),
+            "{text}"
+        );
+        let text = load_file(Path::new("/dev/null"), "--initrd")
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("empty"), "{text}");
-        assert!(matches!(load_file(Path::new("/"), "--kernel"), Err(BootError::Unreadable { .. })));
+        assert!(matches!(
+            load_file(Path::new("/"), "--kernel"),
+            Err(BootError::Unreadable { .. })
+        ));
     }
 }

@@ -1,0 +1,75 @@
+//! Port and memory cycles of the processor.
+
+use super::Board;
+use super::wiring::Slot;
+
+/// All ones of `size` bytes.
+fn open_bus(size: u8) -> u32 {
+    match size {
+        1 => 0xff,
+        2 => 0xffff,
+        _ => u32::MAX,
+    }
+}
+
+impl Board {
+    /// Reads a port; `size` is 1, 2 or 4 bytes. Where nothing answers, all ones; an access that
+    /// spans chips reaches each by bytes.
+    pub fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        let value = if self.ports.is_whole(port, size) {
+            self.chip_in(port, size)
+        } else {
+            (0..u16::from(size)).fold(0, |word, lane| {
+                word | (self.chip_in(port.wrapping_add(lane), 1) & 0xff) << (8 * lane)
+            })
+        };
+        value & open_bus(size)
+    }
+
+    /// Writes a port; `size` is 1, 2 or 4 bytes. Where nothing answers, it is ignored.
+    pub fn port_out(&mut self, port: u16, size: u8, value: u32) {
+        if self.ports.is_whole(port, size) {
+            self.chip_out(port, size, value & open_bus(size));
+        } else {
+            for lane in 0..u16::from(size) {
+                self.chip_out(port.wrapping_add(lane), 1, value >> (8 * lane) & 0xff);
+            }
+        }
+    }
+
+    /// Reads device memory at guest-physical `pa`. No chip of this board decodes memory: 0xff.
+    pub fn mmio_read(&mut self, _pa: u64, buf: &mut [u8]) {
+        buf.fill(0xff);
+    }
+
+    /// Writes device memory at guest-physical `pa`. No chip of this board decodes memory: ignored.
+    pub fn mmio_write(&mut self, _pa: u64, _data: &[u8]) {}
+
+    fn chip_in(&mut self, port: u16, size: u8) -> u32 {
+        let (slot, offset) = self.ports.find(port);
+        let now = self.clock.now_ns();
+        let Some(chip) = self.chips.at(slot) else {
+            return open_bus(size);
+        };
+        let value = chip.read(now, offset, size);
+        self.after_cycle(slot, offset, false, now);
+        value
+    }
+
+    fn chip_out(&mut self, port: u16, size: u8, value: u32) {
+        let (slot, offset) = self.ports.find(port);
+        let now = self.clock.now_ns();
+        let Some(chip) = self.chips.at(slot) else {
+            return;
+        };
+        chip.write(now, offset, size, value);
+        self.after_cycle(slot, offset, true, now);
+    }
+
+    /// What a cycle may have changed beside the chip itself.
+    fn after_cycle(&mut self, slot: Slot, offset: u16, write: bool, now: u64) {
+        self.chips.after_cycle(slot, &mut self.ports);
+        self.serial_after_cycle(slot, offset, write, now);
+        self.after_access();
+    }
+}

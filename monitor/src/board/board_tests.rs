@@ -1,0 +1,178 @@
+use super::*;
+
+fn board() -> (Board, Arc<VmClock>) {
+    let clock = Arc::new(VmClock::manual(1_700_000_000));
+    let config = BoardConfig {
+        memory: 64 << 20,
+        serial_ports: 2,
+        debug_exit: true,
+    };
+    (Board::new(config, Arc::clone(&clock)), clock)
+}
+
+/// Both 8259s as PCs have them: vectors 0x20 and 0x28, nothing masked.
+fn init_pics(board: &mut Board) {
+    for (port, value) in [
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0x21, 0),
+        (0xa0, 0x11),
+        (0xa1, 0x28),
+        (0xa1, 2),
+        (0xa1, 1),
+        (0xa1, 0),
+    ] {
+        board.port_out(port, 1, value);
+    }
+}
+
+#[test]
+fn unmapped_ports_read_all_ones() {
+    let (mut board, _) = board();
+    assert_eq!(board.port_in(0x1234, 1), 0xff);
+    assert_eq!(board.port_in(0x1234, 2), 0xffff);
+    assert_eq!(board.port_in(0xffff, 4), 0xffff_ffff);
+    board.port_out(0xfffe, 4, 0x1234_5678);
+    let mut buf = [0; 5];
+    board.mmio_read(0xa_0000, &mut buf);
+    assert_eq!(buf, [0xff; 5]);
+}
+
+#[test]
+fn wide_accesses_reach_byte_chips_in_order() {
+    let (mut board, _) = board();
+    // Index and data of the CMOS by one 16-bit write, then read the byte back.
+    board.port_out(0x70, 2, 0x5a40);
+    board.port_out(0x70, 1, 0x40);
+    assert_eq!(board.port_in(0x71, 1), 0x5a);
+}
+
+#[test]
+fn cmos_reports_the_memory() {
+    let (mut board, _) = board();
+    let mut read = |index| {
+        board.port_out(0x70, 1, index);
+        board.port_in(0x71, 1)
+    };
+    assert_eq!(
+        read(0x35) << 8 | read(0x34),
+        ((64 << 20) - (16 << 20)) >> 16
+    );
+    assert_eq!(read(0x16) << 8 | read(0x15), 640);
+    assert_eq!(read(0x32), 0x20);
+}
+
+#[test]
+fn timer_edges_are_delivered_one_by_one_after_a_pause() {
+    let (mut board, clock) = board();
+    init_pics(&mut board);
+    for (port, value) in [(0x43, 0x34), (0x40, 0xa9), (0x40, 0x04)] {
+        board.port_out(port, 1, value);
+    }
+    // OUT rises already when mode 2 is set.
+    assert_eq!(board.acknowledge(), 0x20);
+    board.port_out(0x20, 1, 0x20);
+    let due = board.next_deadline().expect("the timer runs");
+    assert!((900_000..1_100_000).contains(&due), "{due}");
+    clock.advance(due + 5_000_000);
+    board.run_timers();
+    let mut ticks = 0;
+    while board.interrupt_pending() {
+        assert_eq!(board.acknowledge(), 0x20);
+        board.port_out(0x20, 1, 0x20);
+        ticks += 1;
+        assert!(ticks < 100);
+    }
+    assert_eq!(ticks, 6);
+    assert!(board.next_deadline().unwrap() > clock.now_ns());
+}
+
+#[test]
+fn a_masked_timer_leaves_one_tick_behind() {
+    let (mut board, clock) = board();
+    init_pics(&mut board);
+    board.port_out(0x21, 1, 1);
+    for (port, value) in [(0x43, 0x34), (0x40, 0xa9), (0x40, 0x04)] {
+        board.port_out(port, 1, value);
+    }
+    clock.advance(20_000_000);
+    board.run_timers();
+    assert!(!board.interrupt_pending());
+    board.port_out(0x21, 1, 0);
+    assert_eq!(board.acknowledge(), 0x20);
+    board.port_out(0x20, 1, 0x20);
+    assert!(!board.interrupt_pending());
+}
+
+#[test]
+fn serial_output_is_batched_and_input_interrupts() {
+    let (mut board, clock) = board();
+    init_pics(&mut board);
+    let before = board.next_deadline();
+    board.port_out(0x2f8, 1, u32::from(b'a'));
+    let due = board.next_deadline().unwrap();
+    assert!(before.is_none_or(|b| due < b) && due <= clock.now_ns() + 1_000_000);
+    board.port_out(0x2f8, 1, u32::from(b'b'));
+    let mut out = Vec::new();
+    board.serial_output(1, &mut out);
+    assert_eq!(out, b"ab");
+    assert_eq!(board.next_deadline(), before);
+    board.port_out(0x2fc, 1, 8);
+    board.port_out(0x2f9, 1, 1);
+    assert_eq!(board.serial_input(1, b"z"), 1);
+    assert!(board.interrupt_flag().load(Ordering::Acquire));
+    assert_eq!(board.acknowledge(), 0x23);
+    assert_eq!(board.port_in(0x2f8, 1), u32::from(b'z'));
+    assert_eq!(board.serial_input(3, b"z"), 0);
+}
+
+#[test]
+fn output_survives_a_reset() {
+    let (mut board, _) = board();
+    board.port_out(0x3f8, 1, u32::from(b'a'));
+    board.reset();
+    board.port_out(0x3f8, 1, u32::from(b'b'));
+    let mut out = Vec::new();
+    board.serial_output(0, &mut out);
+    assert_eq!(out, b"ab");
+}
+
+#[test]
+fn debug_exit_is_a_request_and_a_stop_does_not_replace_it() {
+    let (mut board, _) = board();
+    assert_eq!(board.take_request(), None);
+    board.port_out(0x501, 1, 0x10);
+    board.request_stop(StopReason::Quit);
+    assert_eq!(board.take_request(), Some(MachineRequest::DebugExit(0x21)));
+    assert_eq!(board.take_request(), None);
+    let config = BoardConfig {
+        memory: 64 << 20,
+        serial_ports: 1,
+        debug_exit: false,
+    };
+    let mut plain = Board::new(config, Arc::new(VmClock::manual(0)));
+    plain.port_out(0x501, 1, 0x10);
+    assert!(!plain.request_pending());
+}
+
+#[test]
+fn every_port_survives_every_access() {
+    let (mut board, clock) = board();
+    for round in 0..3u32 {
+        for port in 0..=0xffffu16 {
+            for size in [1, 2, 4] {
+                board.port_out(
+                    port,
+                    size,
+                    (u32::from(port) ^ round).wrapping_mul(0x9e37_79b9),
+                );
+                let value = board.port_in(port, size);
+                assert!(size == 4 || value >> (8 * size) == 0, "{port:#x}");
+            }
+        }
+        clock.advance(1_000_000_007);
+        board.run_timers();
+    }
+}

@@ -1,0 +1,164 @@
+//! The one place that knows where chips are: ports, interrupt lines, PCI ids.
+//!
+//! The board is an i440FX with a PIIX3 south bridge and the PIIX4's power management, as PC
+//! guests know it (Intel 440FX datasheet 290549, PIIX3 290550, PIIX4 290562).
+
+/// A group of ports that one chip function decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Slot {
+    /// Nothing answers: all ones.
+    None,
+    Pic,
+    Pit,
+    Rtc,
+    Uart0,
+    Uart1,
+    Uart2,
+    Uart3,
+    Keyboard,
+    Port92,
+    Post,
+    DebugConsole,
+    DebugExit,
+    PciConfig,
+    Apm,
+    Pm,
+}
+
+impl Slot {
+    /// Every slot, indexed by its number.
+    pub const ALL: [Self; 16] = [
+        Self::None,
+        Self::Pic,
+        Self::Pit,
+        Self::Rtc,
+        Self::Uart0,
+        Self::Uart1,
+        Self::Uart2,
+        Self::Uart3,
+        Self::Keyboard,
+        Self::Port92,
+        Self::Post,
+        Self::DebugConsole,
+        Self::DebugExit,
+        Self::PciConfig,
+        Self::Apm,
+        Self::Pm,
+    ];
+}
+
+/// A run of ports: first port, count, who decodes it, the chip's offset of the first one.
+pub(super) type PortRun = (u16, u16, Slot, u16);
+
+/// Ports that never move.
+pub(super) const FIXED_PORTS: &[PortRun] = &[
+    (0x020, 2, Slot::Pic, 0),
+    (0x0a0, 2, Slot::Pic, 2),
+    (0x4d0, 2, Slot::Pic, 4),
+    (0x040, 4, Slot::Pit, 0),
+    (0x061, 1, Slot::Pit, 4),
+    (0x070, 2, Slot::Rtc, 0),
+    (0x060, 1, Slot::Keyboard, 0),
+    (0x064, 1, Slot::Keyboard, 1),
+    (0x092, 1, Slot::Port92, 0),
+    (0x080, 1, Slot::Post, 0),
+    (0x0e9, 1, Slot::DebugConsole, 0),
+    (0xcf8, 8, Slot::PciConfig, 0),
+    (0x0b2, 2, Slot::Apm, 0),
+];
+
+/// The debug-exit port.
+pub(super) const DEBUG_EXIT_PORTS: PortRun = (0x501, 4, Slot::DebugExit, 0);
+
+/// First port and interrupt line of each serial port.
+pub const SERIAL: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
+pub(super) const SERIAL_SLOTS: [Slot; 4] = [Slot::Uart0, Slot::Uart1, Slot::Uart2, Slot::Uart3];
+
+/// Where firmware puts the power-management registers (PMBASE).
+pub const PM_BASE: u16 = 0xb000;
+/// Ports of the power-management registers.
+pub(super) const PM_PORTS: u16 = 64;
+
+/// The system timer's line.
+pub(super) const IRQ_TIMER: u8 = 0;
+/// The keyboard's line.
+pub(super) const IRQ_KEYBOARD: u8 = 1;
+/// The clock's line.
+pub(super) const IRQ_RTC: u8 = 8;
+/// The ACPI system control interrupt's line.
+pub const IRQ_SCI: u8 = 9;
+/// The mouse's line.
+pub(super) const IRQ_MOUSE: u8 = 12;
+/// Lines that firmware routes PIRQ A-D to.
+pub const PIRQ_LINES: [u8; 4] = [10, 10, 11, 11];
+
+/// Slot of the PIIX on bus 0; function 0 is the ISA bridge, 3 the power management.
+pub const PIIX_SLOT: u8 = 1;
+/// The PCI memory window: from the end of RAM's largest extent to the I/O APIC.
+pub const PCI_MEMORY: (u32, u32) = (0xe000_0000, 0xfebf_ffff);
+
+/// APM control values that turn ACPI mode on and off.
+pub const ACPI_ENABLE: u8 = 0xf1;
+/// See [`ACPI_ENABLE`].
+pub const ACPI_DISABLE: u8 = 0xf0;
+
+/// The reset control register and the value that resets.
+pub const RESET_REGISTER: (u16, u8) = (0xcf9, 0x06);
+
+/// Index of the CMOS byte that holds the century.
+pub const CMOS_CENTURY: u8 = 0x32;
+
+/// The CMOS bytes that describe memory: (index, value). IBM PC/AT Technical Reference; the 16 MiB
+/// pair (34h, 35h) is the de-facto extension that SeaBIOS and others read.
+pub(super) fn cmos_memory(memory: u64) -> [(usize, u8); 10] {
+    let above_1m = ((memory >> 10).saturating_sub(1024)).min(0xfc00) as u16;
+    let extended = above_1m.to_le_bytes();
+    let above_16m = (memory.saturating_sub(16 << 20) >> 16).min(0xffff) as u16;
+    let [lo16, hi16] = above_16m.to_le_bytes();
+    // 10h: no floppy; 14h: coprocessor and mouse; 15h, 16h: 640 KiB.
+    [
+        (0x10, 0x00),
+        (0x14, 0x06),
+        (0x15, 0x80),
+        (0x16, 0x02),
+        (0x17, extended[0]),
+        (0x18, extended[1]),
+        (0x30, extended[0]),
+        (0x31, extended[1]),
+        (0x34, lo16),
+        (0x35, hi16),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_numbered_by_their_place() {
+        for (i, slot) in Slot::ALL.iter().enumerate() {
+            assert_eq!(*slot as usize, i);
+        }
+    }
+
+    #[test]
+    fn port_runs_do_not_overlap() {
+        let mut runs: Vec<(u16, u16)> = FIXED_PORTS.iter().map(|r| (r.0, r.1)).collect();
+        runs.push((DEBUG_EXIT_PORTS.0, DEBUG_EXIT_PORTS.1));
+        runs.push((PM_BASE, PM_PORTS));
+        runs.extend(SERIAL.iter().map(|s| (s.0, 8)));
+        runs.sort_unstable();
+        for pair in runs.windows(2) {
+            assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:x?}");
+        }
+    }
+
+    #[test]
+    fn cmos_sizes_match_memory() {
+        let of = |memory: u64, index| cmos_memory(memory).iter().find(|e| e.0 == index).unwrap().1;
+        assert_eq!((of(512 << 20, 0x35), of(512 << 20, 0x34)), (0x1f, 0x00));
+        assert_eq!((of(4 << 20, 0x31), of(4 << 20, 0x30)), (0x0c, 0x00));
+        assert_eq!((of(512 << 20, 0x18), of(512 << 20, 0x17)), (0xfc, 0x00));
+    }
+}
