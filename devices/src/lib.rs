@@ -5,6 +5,7 @@
 
 pub mod bus;
 pub mod debug;
+pub mod kbc;
 pub mod pic;
 pub mod pit;
 pub mod rtc;

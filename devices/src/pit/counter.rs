@@ -344,6 +344,6 @@ const fn from_bcd(word: u16) -> u64 {
 }
 
 const fn to_bcd(value: u64) -> u16 {
-    ((value / 1000 % 10) << 12 | (value / 100 % 10) << 8 | (value / 10 % 10) << 4 | value % 10)
+    ((value / 1000 % 10) << 12 | (value / 100 % 10) << 8 | (value / 10 % 10) << 4 | (value % 10))
         as u16
 }

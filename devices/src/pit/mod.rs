@@ -135,7 +135,7 @@ impl Pit {
     }
 
     fn read_port61(&self, now: Nanos) -> u8 {
-        let refresh = now / nmi_sc::REFRESH_PERIOD & 1 != 0;
+        let refresh = (now / nmi_sc::REFRESH_PERIOD) & 1 != 0;
         let out2 = self.counters[2].out(tick_at(now));
         self.port61
             | if refresh { nmi_sc::REFRESH } else { 0 }
