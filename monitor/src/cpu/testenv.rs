@@ -278,3 +278,10 @@ pub(crate) fn registers(st: &GuestState) -> Registers {
         dr: st.dr,
     }
 }
+
+impl Registers {
+    /// Takes CR2 from `other`: page faults change it even when nothing else changes.
+    pub(crate) fn forget_cr2(&mut self, other: &Self) {
+        self.cr[1] = other.cr[1];
+    }
+}
