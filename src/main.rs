@@ -1,2 +1,30 @@
 //! The `ring3` command.
-fn main() {}
+//!
+//! Exit statuses are documented in `cli.rs`, where `--help` takes them from.
+
+mod cli;
+mod exit;
+mod guests;
+mod host;
+mod run;
+mod signals;
+mod terminal;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Clap itself ends usage errors with status 2 and --help with 0.
+    let result = match cli::Cli::parse().command {
+        cli::Command::Run(options) => run::run(&options),
+        cli::Command::Guests(command) => guests::run(command),
+        cli::Command::Host => host::run(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ring3: {error:#}");
+            ExitCode::from(exit::ERROR)
+        }
+    }
+}

@@ -18,7 +18,7 @@ const BACKLOG: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum SerialError {
     /// The output file.
-    #[error("cannot write serial output to {}: {source}", path.display())]
+    #[error("cannot write serial output to {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum SerialError {
         source: std::io::Error,
     },
     /// The socket.
-    #[error("cannot listen on the Unix socket {}: {source}; remove it if no other machine uses it", path.display())]
+    #[error("cannot listen on the Unix socket {} (remove it if no other machine uses it)", path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
@@ -34,8 +34,8 @@ pub enum SerialError {
         source: std::io::Error,
     },
     /// Standard input or output.
-    #[error("cannot use standard input and output for the serial port: {0}")]
-    Stdio(std::io::Error),
+    #[error("cannot use standard input and output for the serial port")]
+    Stdio(#[source] std::io::Error),
 }
 
 /// The host side of one serial port.

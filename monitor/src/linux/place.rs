@@ -59,6 +59,42 @@ impl BootImages {
             rsdp,
         })
     }
+
+    /// Checks everything that [`boot`] would refuse on a machine with `memory` bytes of RAM.
+    /// # Errors
+    /// [`BootError`], as [`boot`].
+    pub fn check(&self, memory: u64) -> Result<(), BootError> {
+        Placement::find(self, memory).map(drop)
+    }
+}
+
+/// Where the images go.
+struct Placement {
+    header: SetupHeader,
+    load: u64,
+    /// Address and size; (0, 0) without an initial RAM disk.
+    initrd: (u32, u32),
+}
+
+impl Placement {
+    fn find(images: &BootImages, memory: u64) -> Result<Self, BootError> {
+        let path = &images.kernel_path;
+        let header = SetupHeader::parse(&images.kernel, path)?;
+        check_cmdline(&images.cmdline, &header, path)?;
+        let payload = (images.kernel.len() - header.payload_offset) as u64;
+        let (load, kernel_end) = place_kernel(&header, payload, memory, path)?;
+        let initrd = match &images.initrd {
+            Some((name, data)) => {
+                place_initrd(&header, data.len() as u64, kernel_end, memory, name)?
+            }
+            None => (0, 0),
+        };
+        Ok(Self {
+            header,
+            load,
+            initrd,
+        })
+    }
 }
 
 /// Reads a boot file; `option` is the command-line option that named it.
@@ -84,18 +120,12 @@ pub fn load_file(path: &Path, option: &'static str) -> Result<Vec<u8>, BootError
 /// # Errors
 /// [`BootError`]; guest memory may hold parts of the images then.
 pub fn boot(memory: &dyn GuestMemory, images: &BootImages) -> Result<LinuxEntry, BootError> {
-    let path = &images.kernel_path;
-    let header = SetupHeader::parse(&images.kernel, path)?;
-    check_cmdline(&images.cmdline, &header, path)?;
+    let Placement {
+        header,
+        load,
+        initrd,
+    } = Placement::find(images, memory.size())?;
     let payload = &images.kernel[header.payload_offset..];
-    let (load, kernel_end) = place_kernel(&header, payload.len() as u64, memory.size(), path)?;
-    let initrd = match &images.initrd {
-        Some((name, data)) => {
-            place_initrd(&header, data.len() as u64, kernel_end, memory.size(), name)?
-        }
-        None => (0, 0),
-    };
-
     memory.write(load, payload)?;
     if let Some((_, data)) = &images.initrd {
         memory.write(u64::from(initrd.0), data)?;

@@ -1,0 +1,192 @@
+//! The command line.
+
+use crate::exit;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ring3_monitor::config::{
+    EngineKind, Ring3Policy, SerialSpec, StatsFormat, parse_memory_size, parse_serial,
+};
+use std::path::PathBuf;
+
+/// A binary-translating x86 virtual machine monitor.
+#[derive(Debug, Parser)]
+#[command(name = "ring3", version, arg_required_else_help = true, after_help = exit::HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a kernel.
+    Run(RunOptions),
+    /// Work with the guests that have recipes.
+    #[command(subcommand)]
+    Guests(GuestsCommand),
+    /// Show what this machine offers to ring3.
+    Host,
+}
+
+/// How a machine runs, whatever it boots.
+#[derive(Clone, Debug, Args)]
+pub struct MachineOptions {
+    /// Where COM1 goes: stdio, none, file:PATH, or unix:PATH (a socket to listen on).
+    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_serial)]
+    pub serial: SerialSpec,
+    /// How guest code runs.
+    #[arg(long, value_enum, default_value_t = Engine::Bt)]
+    pub engine: Engine,
+    /// How ring 3 runs under the bt engine.
+    #[arg(long, value_enum, default_value_t = Ring3::Translate)]
+    pub ring3: Ring3,
+    /// Print counters at the end, to standard error.
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "table")]
+    pub stats: Option<Stats>,
+    /// End the run where the guest would restart.
+    #[arg(long)]
+    pub no_reboot: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = exit::HELP)]
+pub struct RunOptions {
+    /// The Linux kernel, a bzImage.
+    #[arg(long, value_name = "BZIMAGE")]
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "console=ttyS0",
+        allow_hyphen_values = true
+    )]
+    pub append: String,
+    /// Guest memory: a whole number with K, M or G, 4M to 3584M.
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory_size)]
+    pub memory: u64,
+    /// Provide the debug-exit port 0x501.
+    #[arg(long)]
+    pub debug_exit: bool,
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GuestsCommand {
+    /// List the guests.
+    List,
+    /// Fetch or build what a guest needs, and check it.
+    Fetch {
+        /// NAME or NAME/FLAVOUR.
+        name: String,
+        /// Look for newer packages even if everything is there.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Boot a guest.
+    #[command(after_help = exit::HELP)]
+    Run {
+        /// NAME or NAME/FLAVOUR.
+        name: String,
+        /// Guest memory instead of the recipe's.
+        #[arg(long, value_name = "SIZE", value_parser = parse_memory_size)]
+        memory: Option<u64>,
+        #[command(flatten)]
+        machine: MachineOptions,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// Binary translation.
+    Bt,
+    /// One instruction at a time: the slow reference.
+    Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ring3 {
+    /// Always translated.
+    Translate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stats {
+    /// For people.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+impl From<Engine> for EngineKind {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Bt => Self::Bt,
+            Engine::Step => Self::Step,
+        }
+    }
+}
+
+impl From<Ring3> for Ring3Policy {
+    fn from(policy: Ring3) -> Self {
+        match policy {
+            Ring3::Translate => Self::Translate,
+        }
+    }
+}
+
+impl From<Stats> for StatsFormat {
+    fn from(format: Stats) -> Self {
+        match format {
+            Stats::Table => Self::Table,
+            Stats::Json => Self::Json,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run_options(args: &[&str]) -> RunOptions {
+        let all = ["ring3", "run", "--kernel", "k"].iter().chain(args);
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Run(options) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let o = run_options(&[]);
+        assert_eq!((o.memory, o.append.as_str()), (512 << 20, "console=ttyS0"));
+        assert_eq!(
+            (o.machine.serial, o.machine.engine),
+            (SerialSpec::Stdio, Engine::Bt)
+        );
+        assert!(o.machine.stats.is_none() && !o.debug_exit && !o.machine.no_reboot);
+    }
+
+    #[test]
+    fn stats_with_and_without_a_format() {
+        assert_eq!(run_options(&["--stats"]).machine.stats, Some(Stats::Table));
+        assert_eq!(
+            run_options(&["--stats=json"]).machine.stats,
+            Some(Stats::Json)
+        );
+    }
+
+    #[test]
+    fn append_may_begin_with_a_dash() {
+        assert_eq!(run_options(&["--append", "-- x"]).append, "-- x");
+    }
+}

@@ -1,0 +1,31 @@
+//! `ring3 host`: what this machine offers.
+
+use crate::exit;
+use anyhow::Result;
+use ring3_monitor::host::HostReport;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints the report; the status says whether ring3 can run here.
+pub fn run() -> Result<ExitCode> {
+    let report = HostReport::collect();
+    let mut text = format!("processor: {}\n\nneeded:\n", report.processor);
+    for (name, result) in &report.requirements {
+        let line = match result {
+            Ok(value) => format!("  {name:<20} ok    {value}\n"),
+            Err(error) => format!("  {name:<20} LACKS {error}\n"),
+        };
+        text.push_str(&line);
+    }
+    text.push_str("\nfacts:\n");
+    for (name, value) in &report.facts {
+        text.push_str(&format!("  {name:<20} {value}\n"));
+    }
+    // A reader that went away wants no more.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::from(if report.first_error().is_some() {
+        exit::ERROR
+    } else {
+        0
+    }))
+}
