@@ -144,6 +144,10 @@ impl Engine for Native {
         "native".into()
     }
 
+    fn accepts_user_only(&self) -> bool {
+        true
+    }
+
     fn accepts(&self, case: &Case) -> bool {
         case.regs.seg[seg::CS] & 3 == 3
     }

@@ -1,0 +1,75 @@
+//! Runs the instruction conformance suite and prints its report.
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use ring3_conformance::engine::Engine;
+use ring3_conformance::native::Native;
+use ring3_conformance::report;
+use ring3_conformance::runner::{self, Options};
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Compares translated instructions with the host processor.
+#[derive(Parser)]
+struct Arguments {
+    /// A few cases for each form.
+    #[arg(long)]
+    quick: bool,
+    /// Many cases for each form.
+    #[arg(long, conflicts_with = "quick")]
+    long: bool,
+    /// Cases for each form, instead of what --quick and --long say.
+    #[arg(long)]
+    cases: Option<u32>,
+    /// Seed of everything random; by default the time.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only forms whose name contains this (for instance `Shl_rm32`, `@16`).
+    #[arg(long)]
+    only: Option<String>,
+    /// Engines to compare with the host, comma-separated.
+    #[arg(long, default_value = "native")]
+    engines: String,
+    /// Failing cases to keep for each form and engine.
+    #[arg(long, default_value_t = 1)]
+    keep: usize,
+    /// Write each kept failing case to this directory as a golden test.
+    #[arg(long)]
+    save: Option<PathBuf>,
+    /// List every form that is not covered.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn engine(name: &str) -> Result<Box<dyn Engine>> {
+    Ok(match name {
+        "native" => Box::new(Native::new()?),
+        _ => bail!("unknown engine {name}"),
+    })
+}
+
+fn main() -> Result<()> {
+    let a = Arguments::parse();
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+    let cases = a.cases.unwrap_or(if a.quick { 3 } else if a.long { 400 } else { 30 });
+    let options = Options { seed: a.seed.unwrap_or(clock & 0xffff_ffff), cases, only: a.only, step: 1, keep: a.keep };
+    println!("seed {}", options.seed);
+    let mut oracle = Native::new()?;
+    let mut engines = a.engines.split(',').map(engine).collect::<Result<Vec<_>>>()?;
+    let begin = Instant::now();
+    let results = runner::run(&options, &mut oracle, &mut engines);
+    print!("{}", report::render(&results, options.seed, a.verbose));
+    println!("{:.1} s", begin.elapsed().as_secs_f64());
+    if let Some(directory) = &a.save {
+        for (n, failure) in results.failures.iter().enumerate() {
+            let name = failure.form.replace(['/', '@'], "_");
+            let path = directory.join(format!("{name}_{}_{n}.txt", failure.engine));
+            std::fs::write(&path, report::render_failure(failure))
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+    }
+    if !results.diverging.is_empty() {
+        bail!("{} forms diverge", results.diverging.len());
+    }
+    Ok(())
+}

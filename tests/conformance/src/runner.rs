@@ -1,0 +1,179 @@
+//! Runs forms on the oracle and the engines, and keeps what the report needs.
+
+use crate::case::{Case, Outcome, Privilege, Stop};
+use crate::compare::{Difference, Rules, differences};
+use crate::engine::Engine;
+use crate::generate::forms::{self, Excluded, Form};
+use crate::generate::unit;
+use crate::rng::Rng;
+use crate::shrink;
+use std::collections::BTreeMap;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Cases for each form.
+    pub cases: u32,
+    /// Only forms whose name contains this, ignoring case.
+    pub only: Option<String>,
+    /// Run only every n-th form (1: all).
+    pub step: usize,
+    /// Failing cases to shrink and keep for each form and engine.
+    pub keep: usize,
+}
+
+/// Counts for one form.
+#[derive(Clone, Debug, Default)]
+pub struct FormCount {
+    /// Cases that ran on the oracle.
+    pub cases: u32,
+    /// Of these, cases that reached their end.
+    pub ended: u32,
+    /// #UD on the oracle.
+    pub undefined: u32,
+    /// Other exceptions on the oracle.
+    pub trapped: u32,
+    /// Cases that the oracle lost.
+    pub lost: u32,
+    /// Why no case could be made, if none could.
+    pub unmade: Option<String>,
+}
+
+/// A divergence.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The form (or "program").
+    pub form: String,
+    /// Which engine.
+    pub engine: String,
+    /// The case, shrunk.
+    pub case: Case,
+    /// What differs.
+    pub differences: Vec<Difference>,
+    /// What the oracle did.
+    pub expected: Outcome,
+}
+
+/// Everything that a run found.
+#[derive(Default)]
+pub struct Results {
+    /// Per form.
+    pub forms: BTreeMap<String, FormCount>,
+    /// Encodings left out.
+    pub excluded: Vec<Excluded>,
+    /// Kept failures.
+    pub failures: Vec<Failure>,
+    /// Number of diverging cases by engine and form.
+    pub diverging: BTreeMap<(String, String), u32>,
+    /// Cases compared by engine.
+    pub compared: BTreeMap<String, u64>,
+    /// Cases that an engine could not run, by engine and reason.
+    pub not_run: BTreeMap<(String, String), u64>,
+}
+
+/// Cases collected before they run.
+const CHUNK: usize = 64;
+
+/// Runs every form.
+pub fn run(options: &Options, oracle: &mut dyn Engine, engines: &mut [Box<dyn Engine>]) -> Results {
+    let (forms, excluded) = forms::table();
+    let wanted = |f: &&Form| match &options.only {
+        Some(part) => f.name().to_lowercase().contains(&part.to_lowercase()),
+        None => true,
+    };
+    let mut results = Results { excluded, ..Results::default() };
+    let mut queue = Vec::new();
+    for form in forms.iter().filter(wanted).step_by(options.step.max(1)) {
+        let mut rng = Rng::derived(options.seed, form.salt());
+        for _ in 0..options.cases {
+            match unit::make(*form, &mut rng) {
+                Ok(case) => queue.push((form.name(), case)),
+                Err(reason) => {
+                    let count = results.forms.entry(form.name()).or_default();
+                    count.unmade = Some(reason);
+                    break;
+                }
+            }
+            if queue.len() >= CHUNK {
+                run_chunk(&queue, options, oracle, engines, &mut results);
+                queue.clear();
+            }
+        }
+    }
+    run_chunk(&queue, options, oracle, engines, &mut results);
+    results
+}
+
+/// The comparison rules for a case on an engine.
+#[must_use]
+pub fn rules(oracle: &dyn Engine, engine: &dyn Engine) -> Rules {
+    Rules { components: oracle.components() & engine.components(), same_cpl: engine.accepts_user_only() }
+}
+
+/// Runs named cases on the oracle and every engine, and records the differences.
+pub fn run_chunk(
+    queue: &[(String, Case)],
+    options: &Options,
+    oracle: &mut dyn Engine,
+    engines: &mut [Box<dyn Engine>],
+    results: &mut Results,
+) {
+    if queue.is_empty() {
+        return;
+    }
+    let cases: Vec<Case> = queue.iter().map(|(_, c)| c.clone()).collect();
+    let expected = oracle.run_batch(&cases);
+    for ((name, _), outcome) in queue.iter().zip(&expected) {
+        let count = results.forms.entry(name.clone()).or_default();
+        count.cases += 1;
+        match outcome.stop {
+            Stop::End => count.ended += 1,
+            Stop::Trap { vector: 6, .. } => count.undefined += 1,
+            Stop::Trap { .. } => count.trapped += 1,
+            Stop::Lost(_) => count.lost += 1,
+        }
+    }
+    for engine in engines.iter_mut() {
+        let engine = engine.as_mut();
+        let rules = rules(oracle, engine);
+        let runnable = |n: &usize| {
+            !matches!(expected[*n].stop, Stop::Lost(_))
+                && (cases[*n].privilege == Privilege::Any || engine.accepts_user_only())
+                && engine.accepts(&cases[*n])
+        };
+        let chosen: Vec<usize> = (0..cases.len()).filter(runnable).collect();
+        let batch: Vec<Case> = chosen.iter().map(|n| cases[*n].clone()).collect();
+        let got = engine.run_batch(&batch);
+        for (n, got) in chosen.into_iter().zip(got) {
+            let name = &queue[n].0;
+            let differences = differences(&cases[n], &expected[n], &got, rules);
+            if let Stop::Lost(why) = &got.stop {
+                *results.not_run.entry((engine.name(), why.clone())).or_default() += 1;
+            }
+            *results.compared.entry(engine.name()).or_default() += 1;
+            if differences.is_empty() {
+                continue;
+            }
+            let key = (engine.name(), name.clone());
+            let seen = results.diverging.entry(key).or_default();
+            *seen += 1;
+            if *seen as usize <= options.keep {
+                let (mut case, mut why) = shrink::shrink(&cases[n], oracle, engine, rules);
+                if why.is_empty() {
+                    case.title = format!("{} (only in a batch: state leaks between cases)", case.title);
+                    why = differences;
+                }
+                let expected = oracle.run(&case);
+                results.failures.push(Failure {
+                    form: name.clone(),
+                    engine: engine.name(),
+                    case,
+                    differences: why,
+                    expected,
+                });
+            }
+        }
+    }
+}
