@@ -3,9 +3,11 @@
 //! A chip knows neither its base address nor its interrupt number, holds no lock and reads no
 //! clock: the board passes the VM's time to every call and samples the interrupt outputs after it.
 
+pub mod acpi_pm;
 pub mod bus;
 pub mod debug;
 pub mod kbc;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod rtc;
