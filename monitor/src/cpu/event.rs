@@ -233,7 +233,12 @@ fn deliver_protected<E: Env>(st: &mut GuestState, env: &mut E, a: &Attempt) -> R
 }
 
 /// "TASK-GATE".
-fn through_task_gate<E: Env>(st: &mut GuestState, env: &mut E, gate: Descriptor, a: &Attempt) -> Result<(), Fault> {
+fn through_task_gate<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    gate: Descriptor,
+    a: &Attempt,
+) -> Result<(), Fault> {
     let selector = gate.gate_selector();
     // IF local/global bit is set to local or index not within GDT limits, THEN #GP(selector).
     let tss = read_global(st, env, selector, Vector::Gp)?;
@@ -303,7 +308,9 @@ fn through_gate<E: Env>(
             let sel = |reg| u32::from(st.segment(reg).selector);
             let (gs, fs, ds, es) = (sel(SegReg::Gs), sel(SegReg::Fs), sel(SegReg::Ds), sel(SegReg::Es));
             match a.error {
-                None => stack.push_all(st, env, size, [gs, fs, ds, es, old_ss, old_esp, a.flags, old_cs, a.eip])?,
+                None => {
+                    stack.push_all(st, env, size, [gs, fs, ds, es, old_ss, old_esp, a.flags, old_cs, a.eip])?
+                }
                 Some(error) => {
                     let frame = [gs, fs, ds, es, old_ss, old_esp, a.flags, old_cs, a.eip, error];
                     stack.push_all(st, env, size, frame)?;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::cpu::testenv::{
-    CODE0, CODE3, DATA0, DATA3, FlatEnv, KERNEL_ESP, TSS, TSS_BASE, gate, machine, registers, segment,
-    set_real, set_ring, set_v86,
+    CODE0, CODE3, DATA0, DATA3, FlatEnv, KERNEL_ESP, TSS, TSS_BASE, gate, machine, registers, segment, set_real,
+    set_ring, set_v86,
 };
 use ring3_translator::state::{TableReg, cr0};
 use ring3_translator::state_box::StateBox;
@@ -308,7 +308,10 @@ fn real_mode_uses_the_vector_table() {
     st.rip = 0x42;
     env.put32(0x10 * 4, 0xf000_e05b);
     assert_eq!(deliver(&mut st, &mut env, Event::External(0x10)), Delivery::Done);
-    assert_eq!((st.eip(), st.segment(SegReg::Cs).base, st.segment(SegReg::Cs).selector), (0xe05b, 0xf_0000, 0xf000));
+    assert_eq!(
+        (st.eip(), st.segment(SegReg::Cs).base, st.segment(SegReg::Cs).selector),
+        (0xe05b, 0xf_0000, 0xf000)
+    );
     assert_eq!(st.reg32(gpr::SP), 0x5555_00fa, "only SP moves");
     assert_eq!(env.words::<3>(0x1000 + 0xfa), [0x42, 0x1000, 0x342]);
     assert_eq!(st.eflags(), eflags::ZF | eflags::FIXED);

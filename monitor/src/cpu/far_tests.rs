@@ -204,7 +204,11 @@ fn a_return_never_goes_inwards() {
 fn real_and_v86_mode() {
     for v86 in [false, true] {
         let (mut st, mut env) = machine();
-        if v86 { set_v86(&mut st) } else { set_real(&mut st) }
+        if v86 {
+            set_v86(&mut st)
+        } else {
+            set_real(&mut st)
+        }
         far_call(&mut st, &mut env, 0xf000, 0x1234, 0x42, OperandSize::Word).unwrap();
         assert_eq!((st.eip(), st.segment(SegReg::Cs).base, st.reg32(gpr::SP)), (0x1234, 0xf_0000, 0x7ffc));
         assert_eq!(env.words::<2>(0x7ffc), [0x42, 0]);
@@ -222,7 +226,10 @@ fn leaving_protected_mode_keeps_a_big_code_segment() {
     st.cr0 &= !1;
     st.reclassify_segments();
     far_jump(&mut st, &mut env, 0x100, 0x2_0000, OperandSize::Dword).unwrap();
-    assert_eq!((st.eip(), st.segment(SegReg::Cs).base, st.segment(SegReg::Cs).limit), (0x2_0000, 0x1000, u32::MAX));
+    assert_eq!(
+        (st.eip(), st.segment(SegReg::Cs).base, st.segment(SegReg::Cs).limit),
+        (0x2_0000, 0x1000, u32::MAX)
+    );
 }
 
 #[test]

@@ -31,7 +31,9 @@ pub fn lar<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Result<Op
     use DescriptorKind as K;
     Ok(visible(st, env, selector)?.and_then(|d| match d.kind() {
         K::Code | K::Data | K::Ldt | K::TaskGate => Some((d.0 >> 32) as u32 & 0x00ff_ff00),
-        K::Tss16 { .. } | K::Tss32 { .. } | K::CallGate16 | K::CallGate32 => Some((d.0 >> 32) as u32 & 0x00ff_ff00),
+        K::Tss16 { .. } | K::Tss32 { .. } | K::CallGate16 | K::CallGate32 => {
+            Some((d.0 >> 32) as u32 & 0x00ff_ff00)
+        }
         K::InterruptGate16 | K::InterruptGate32 | K::TrapGate16 | K::TrapGate32 | K::Reserved(_) => None,
     }))
 }

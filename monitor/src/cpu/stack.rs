@@ -134,7 +134,13 @@ impl Stack {
     /// # Errors
     /// #SS or #PF; nothing changed then.
     #[inline]
-    pub fn push<E: Env>(&mut self, st: &mut GuestState, env: &mut E, size: OperandSize, value: u32) -> Result<(), Fault> {
+    pub fn push<E: Env>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        size: OperandSize,
+        value: u32,
+    ) -> Result<(), Fault> {
         let offset = self.sp.wrapping_sub(size.bytes()) & self.mask;
         let at = self.address(offset, size.bytes())?;
         match size {
@@ -294,7 +300,9 @@ impl Stack {
     pub fn same_page(&self, len: u32) -> bool {
         let from = self.sp & self.mask;
         self.contiguous(from, len)
-            && self.address(from, len).is_ok_and(|at| at.offset() + u64::from(len) <= ring3_translator::addr::PAGE_SIZE)
+            && self
+                .address(from, len)
+                .is_ok_and(|at| at.offset() + u64::from(len) <= ring3_translator::addr::PAGE_SIZE)
     }
 
     /// Moves the pointer up over `bytes` without reading them.
@@ -310,5 +318,102 @@ impl Stack {
         } else {
             st.set_reg16(gpr::SP, self.sp as u16);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::descriptor::Descriptor;
+    use crate::cpu::testenv::{machine, segment};
+    use OperandSize::{Dword, Word};
+
+    /// A machine whose SS has base 0x1_0000 and the given raw limit and rights.
+    fn with_stack(
+        limit: u32,
+        attr: u16,
+        esp: u32,
+    ) -> (ring3_translator::state_box::StateBox, crate::cpu::testenv::FlatEnv) {
+        let (mut st, env) = machine();
+        st.set_segment(SegReg::Ss, Descriptor(segment(0x1_0000, limit, attr)).to_segment(0x10));
+        st.set_reg32(gpr::SP, esp);
+        (st, env)
+    }
+
+    #[test]
+    fn pushes_and_pops_by_limit_type_and_width() {
+        // (raw limit, attr, ESP, size, ESP after one push; None: #SS)
+        let cases = [
+            (0xffffu32, 0x4093u16, 0x100u32, Dword, Some(0xfcu32)),
+            (0xffff, 0x4093, 0x100, Word, Some(0xfe)),
+            (0xffff, 0x4093, 0, Dword, None),
+            (0xffff, 0x4093, 0x1_0000, Dword, Some(0xfffc)),
+            (0xffff, 0x4093, 0x1_0001, Dword, None),
+            (0xffff, 0x0093, 0x5555_0000, Word, Some(0x5555_fffe)),
+            (0xffff, 0x0093, 0x5555_0000, Dword, Some(0x5555_fffc)),
+            (0xffff, 0x0093, 1, Word, None),
+            (0x0fff, 0x4097, 0x1004, Dword, Some(0x1000)),
+            (0x0fff, 0x4097, 0x1003, Dword, None),
+            (0x0fff, 0x0097, 0, Word, Some(0xfffe)),
+        ];
+        for (limit, attr, esp, size, expected) in cases {
+            let (mut st, mut env) = with_stack(limit, attr, esp);
+            let mut stack = Stack::current(&st);
+            let fits = stack.check_push(1, size);
+            let got = stack.push(&mut st, &mut env, size, 0x1234_5678);
+            assert_eq!(got, fits);
+            assert_eq!(st.reg32(gpr::SP), esp, "nothing is committed yet");
+            let Some(sp) = expected else {
+                assert_eq!(got, Err(Fault::with_error(Vector::Ss, 0)), "{limit:#x} {attr:#x} {esp:#x} {size:?}");
+                assert_eq!(stack.pointer(), esp);
+                continue;
+            };
+            got.unwrap();
+            stack.commit(&mut st);
+            assert_eq!(st.reg32(gpr::SP), sp, "{limit:#x} {attr:#x} {esp:#x} {size:?}");
+            assert_eq!(stack.pop(&mut st, &mut env, size), Ok(size.truncate(0x1234_5678)));
+            assert_eq!(stack.pointer(), esp);
+        }
+    }
+
+    #[test]
+    fn a_frame_is_one_access_and_reads_back() {
+        let (mut st, mut env) = with_stack(0xffff, 0x4093, 0x200);
+        let mut stack = Stack::current(&st);
+        stack.push_all(&mut st, &mut env, Dword, [1, 2, 3]).unwrap();
+        assert_eq!((env.writes, env.dwords::<3>(0x1_01f4)), (1, [3, 2, 1]));
+        assert!(stack.same_page(12));
+        assert_eq!(stack.pop_all(&mut st, &mut env, Dword), Ok([3, 2, 1]));
+        assert_eq!((env.reads, stack.pointer()), (1, 0x200));
+    }
+
+    #[test]
+    fn frames_wrap_on_16_bit_stacks() {
+        let (mut st, mut env) = with_stack(0xffff, 0x0093, 4);
+        let mut stack = Stack::current(&st);
+        stack.check_push(3, Dword).unwrap();
+        stack.push_all(&mut st, &mut env, Dword, [1, 2, 3]).unwrap();
+        assert_eq!((env.get32(0x1_0000), env.get32(0x1_fffc), env.get32(0x1_fff8)), (1, 2, 3));
+        assert!(!stack.same_page(12));
+        assert_eq!(stack.pop_all(&mut st, &mut env, Dword), Ok([3, 2, 1]));
+        assert_eq!(stack.pointer(), 4);
+        // A slot itself cannot wrap.
+        let (mut st, mut env) = with_stack(0xffff, 0x0093, 6);
+        let mut stack = Stack::current(&st);
+        assert_eq!(stack.check_push(2, Dword), Err(Fault::with_error(Vector::Ss, 0)));
+        assert_eq!(stack.push_all(&mut st, &mut env, Dword, [1, 2]), Err(Fault::with_error(Vector::Ss, 0)));
+        assert_eq!(stack.pointer(), 6);
+    }
+
+    #[test]
+    fn a_new_stack_names_its_selector_in_faults() {
+        let (mut st, mut env) = machine();
+        let ss = Descriptor(segment(0, 0xff, 0x4093)).to_segment(0x48);
+        let mut stack = Stack::new(&ss, 0x200, 0, 0x48);
+        assert_eq!(stack.push32(&mut st, &mut env, 1), Err(Fault::with_error(Vector::Ss, 0x48)));
+        let mut stack = Stack::new(&ss, 0x100, 0, 0x48);
+        stack.push16(&mut st, &mut env, 7).unwrap();
+        stack.push32(&mut st, &mut env, 8).unwrap();
+        assert_eq!((stack.pop32(&mut st, &mut env), stack.pop16(&mut st, &mut env)), (Ok(8), Ok(7)));
     }
 }

@@ -5,7 +5,8 @@
 //! then the new task's, and RIP its first instruction, as the manual's step 13 says.
 
 use crate::cpu::descriptor::{
-    Descriptor, DescriptorKind, descriptor_address, is_null, read_descriptor_or, selector_fault, set_accessed, set_busy,
+    Descriptor, DescriptorKind, descriptor_address, is_null, read_descriptor_or, selector_fault, set_accessed,
+    set_busy,
 };
 use crate::cpu::env::{Access, Env, Privilege, TlbFlush};
 use crate::cpu::fault::{Fault, Vector};

@@ -107,7 +107,10 @@ fn sixteen_bit_tasks() {
     let old = Descriptor(env.get64(GDT_BASE + u64::from(TSS)));
     env.put32(TSS_BASE + 0x20, EIP);
     task_switch(&mut st, &mut env, TSS, old, SwitchReason::Iret, 0x1236).unwrap();
-    assert_eq!((env.words::<3>(NEW_BASE as u32 + 0x0e), env.get16(NEW_BASE + 0x24)), ([0x1236, 0x202, 0xaaaa], 0x50));
+    assert_eq!(
+        (env.words::<3>(NEW_BASE as u32 + 0x0e), env.get16(NEW_BASE + 0x24)),
+        ([0x1236, 0x202, 0xaaaa], 0x50)
+    );
     assert_eq!((env.get32(NEW_BASE + 0x2c), st.eip(), st.cpl), (0x5555_5555, EIP, 0));
 }
 
@@ -202,7 +205,11 @@ fn io_map() {
     ];
     for (cpl, iopl, v86, port, size, expected) in cases {
         let (mut st, mut env) = machine();
-        if v86 { set_v86(&mut st) } else { set_ring(&mut st, cpl) }
+        if v86 {
+            set_v86(&mut st)
+        } else {
+            set_ring(&mut st, cpl)
+        }
         st.sys_flags |= iopl << 12;
         env.put(TSS_BASE + 0x88, &[0xff; 0x2001]);
         env.put(TSS_BASE + 0x88 + 0x61 / 8, &[!2]);

@@ -142,7 +142,10 @@ impl Env for FlatEnv {
     }
     fn write(&mut self, _: &mut GuestState, at: LinAddr, data: &[u8], who: Privilege) -> Result<(), Fault> {
         self.writes += 1;
-        self.check(at, data.len(), true, who)?;
+        let special = !self.fault_pages.is_empty() || !self.read_only_pages.is_empty();
+        if special || at.0 as usize + data.len() > self.memory.len() {
+            self.check(at, data.len(), true, who)?;
+        }
         self.memory[at.0 as usize..][..data.len()].copy_from_slice(data);
         Ok(())
     }
