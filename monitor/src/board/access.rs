@@ -68,7 +68,6 @@ impl Board {
 
     /// What a cycle may have changed beside the chip itself.
     fn after_cycle(&mut self, slot: Slot, offset: u16, write: bool, now: u64) {
-        self.chips.after_cycle(slot, &mut self.ports);
         self.serial_after_cycle(slot, offset, write, now);
         self.after_access();
     }

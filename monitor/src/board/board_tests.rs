@@ -176,3 +176,72 @@ fn every_port_survives_every_access() {
         board.run_timers();
     }
 }
+
+fn config_read(board: &mut Board, device: u32, function: u32, register: u32) -> u32 {
+    board.port_out(
+        0xcf8,
+        4,
+        0x8000_0000 | device << 11 | function << 8 | register,
+    );
+    board.port_in(0xcfc, 4)
+}
+
+#[test]
+fn pci_functions_are_in_their_slots() {
+    let (mut board, _) = board();
+    assert_eq!(config_read(&mut board, 0, 0, 0), 0x1237_8086);
+    assert_eq!(config_read(&mut board, 1, 0, 0), 0x7000_8086);
+    assert_eq!(config_read(&mut board, 1, 3, 0), 0x7113_8086);
+    assert_eq!(config_read(&mut board, 2, 0, 0), u32::MAX);
+    assert_eq!(
+        config_read(&mut board, 1, 0, 0x60),
+        0x0b0b_0a0a,
+        "PIRQ routing"
+    );
+}
+
+#[test]
+fn acpi_is_enabled_and_powers_off() {
+    let (mut board, _) = board();
+    assert_eq!(board.port_in(0xb004, 2) & 1, 0);
+    board.port_out(0xb2, 1, 0xf1);
+    assert_eq!(board.port_in(0xb004, 2) & 1, 1, "SCI_EN");
+    board.port_out(0xb004, 2, 0x2001);
+    assert_eq!(board.take_request(), Some(MachineRequest::PowerOff));
+}
+
+#[test]
+fn the_power_management_block_follows_its_base() {
+    let (mut board, clock) = board();
+    clock.advance(1_000_000_000);
+    assert_eq!(board.port_in(0xb008, 4), 3_579_545);
+    board.port_out(0xcf8, 4, 0x8000_0b40);
+    board.port_out(0xcfc, 4, 0x0000_4001);
+    assert_eq!(board.port_in(0xb008, 4), u32::MAX);
+    assert_eq!(board.port_in(0x4008, 4), 3_579_545);
+}
+
+#[test]
+fn every_reset_register_resets() {
+    for (port, value) in [(0x64, 0xfe), (0x92, 0x01), (0xcf9, 0x06)] {
+        let (mut board, _) = board();
+        board.port_out(port, 1, value);
+        assert_eq!(
+            board.take_request(),
+            Some(MachineRequest::Reset),
+            "{port:#x}"
+        );
+    }
+}
+
+#[test]
+fn a20_has_two_gates() {
+    let (mut board, _) = board();
+    assert!(board.a20());
+    for value in [0xd1, 0xdd] {
+        board.port_out(if value == 0xd1 { 0x64 } else { 0x60 }, 1, value);
+    }
+    assert!(!board.a20());
+    board.port_out(0x92, 1, 2);
+    assert!(board.a20());
+}

@@ -1,13 +1,16 @@
 //! The chips of the board and the wires between them.
 
-use super::ports::PortMap;
+use super::pci::PciBus;
 use super::wiring::{
-    CMOS_CENTURY, IRQ_RTC, IRQ_SCI, IRQ_TIMER, PIRQ_LINES, SERIAL, Slot, cmos_memory,
+    CMOS_CENTURY, IRQ_KEYBOARD, IRQ_MOUSE, IRQ_RTC, IRQ_SCI, IRQ_TIMER, PIRQ_LINES, SERIAL, Slot,
+    cmos_memory,
 };
 use super::{BoardConfig, MachineRequest};
 use crate::clock::VmClock;
+use ring3_devices::acpi_pm::{AcpiPm, SleepRequest, TimerWidth};
 use ring3_devices::bus::{BytePorts, PortDevice, Timed};
 use ring3_devices::debug::{DebugConsole, DebugExit, PostPort};
+use ring3_devices::kbc::{Kbc, Port92};
 use ring3_devices::pic::{PicPair, offset::ELCR};
 use ring3_devices::pit::Pit;
 use ring3_devices::rtc::Rtc;
@@ -20,9 +23,15 @@ pub(super) struct Chips {
     pub pit: Pit,
     pub rtc: Rtc,
     pub uarts: Vec<Uart>,
+    pub keyboard: Kbc,
+    pub port92: Port92,
+    pub pci: PciBus,
+    pub pm: AcpiPm,
     pub post: PostPort,
     pub debug_console: DebugConsole,
     pub debug_exit: DebugExit,
+    /// The levels that [`Chips::update_lines`] last drove, bit n for line n.
+    levels: u16,
 }
 
 impl Chips {
@@ -48,9 +57,14 @@ impl Chips {
             uarts: (0..config.serial_ports.clamp(1, SERIAL.len()))
                 .map(|_| Uart::new())
                 .collect(),
+            keyboard: Kbc::new(),
+            port92: Port92::default(),
+            pci: PciBus::new(),
+            pm: AcpiPm::new(TimerWidth::Bits24),
             post: PostPort::default(),
             debug_console: DebugConsole::default(),
             debug_exit: DebugExit::default(),
+            levels: 0,
         };
         chips.advance(clock.now_ns());
         chips
@@ -59,6 +73,7 @@ impl Chips {
     /// The chip behind a slot.
     pub fn at(&mut self, slot: Slot) -> Option<&mut dyn PortDevice> {
         Some(match slot {
+            Slot::None => return None,
             Slot::Pic => &mut self.pic,
             Slot::Pit => &mut self.pit,
             Slot::Rtc => &mut self.rtc,
@@ -66,10 +81,13 @@ impl Chips {
             Slot::Uart1 => self.uarts.get_mut(1)?,
             Slot::Uart2 => self.uarts.get_mut(2)?,
             Slot::Uart3 => self.uarts.get_mut(3)?,
+            Slot::Keyboard => &mut self.keyboard,
+            Slot::Port92 => &mut self.port92,
             Slot::Post => &mut self.post,
             Slot::DebugConsole => &mut self.debug_console,
             Slot::DebugExit => &mut self.debug_exit,
-            _ => return None,
+            Slot::PciConfig => &mut self.pci,
+            Slot::Apm | Slot::Pm => &mut self.pm,
         })
     }
 
@@ -77,35 +95,39 @@ impl Chips {
     pub fn advance(&mut self, now: u64) {
         self.pit.advance(now);
         self.rtc.advance(now);
+        self.keyboard.advance(now);
+        self.pm.advance(now);
     }
 
     /// The earliest time at which an output may change by itself.
     pub fn next_deadline(&self) -> Option<u64> {
-        [self.pit.next_deadline(), self.rtc.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.pit.next_deadline(),
+            self.rtc.next_deadline(),
+            self.keyboard.next_deadline(),
+            self.pm.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
-
-    /// Side effects of a cycle on the wiring itself.
-    pub fn after_cycle(&mut self, _slot: Slot, _ports: &mut PortMap) {}
 
     /// Drives every interrupt line from the chips' outputs.
     pub fn update_lines(&mut self) {
         self.update_timer_line();
-        self.pic.set_line(IRQ_RTC, self.rtc.irq());
-        // Ports that share a line are wired together.
-        let levels = self
-            .uarts
-            .iter()
-            .zip(SERIAL)
-            .fold(0u16, |mask, (uart, (_, line))| {
-                mask | u16::from(uart.irq()) << line
-            });
-        for (i, (_, line)) in SERIAL.iter().enumerate().take(self.uarts.len()) {
-            if SERIAL[..i].iter().all(|(_, earlier)| earlier != line) {
-                self.pic.set_line(*line, levels >> line & 1 != 0);
-            }
+        // Outputs that share a line are wired together. No PCI function of this board has an
+        // interrupt of its own, so no PIRQ is asserted.
+        let mut levels = 0u16;
+        let mut drive = |line: u8, high: bool| levels |= u16::from(high) << line;
+        drive(IRQ_KEYBOARD, self.keyboard.irq());
+        drive(IRQ_MOUSE, self.keyboard.aux_irq());
+        drive(IRQ_RTC, self.rtc.irq());
+        drive(IRQ_SCI, self.pm.irq());
+        for (uart, (_, line)) in self.uarts.iter().zip(SERIAL) {
+            drive(line, uart.irq());
+        }
+        let changed = levels ^ self.levels;
+        self.levels = levels;
+        for line in (0..16).filter(|line| changed >> line & 1 != 0) {
+            self.pic.set_line(line, levels >> line & 1 != 0);
         }
     }
 
@@ -129,13 +151,27 @@ impl Chips {
 
     /// What the guest asked of the machine through a chip, once.
     pub fn take_request(&mut self) -> Option<MachineRequest> {
-        self.debug_exit
-            .take_exit()
-            .map(|status| MachineRequest::DebugExit(status as u8))
+        if let Some(status) = self.debug_exit.take_exit() {
+            return Some(MachineRequest::DebugExit(status as u8));
+        }
+        match self.pm.take_sleep_request() {
+            Some(SleepRequest::PowerOff) => return Some(MachineRequest::PowerOff),
+            // The tables offer no S3; a guest that enters it anyway wakes at once.
+            Some(SleepRequest::Suspend) => self.pm.wake(),
+            None => {}
+        }
+        // Every source is asked, so that none is left to fire later. A reset of the processor
+        // alone (RCR without SRST, the keyboard controller) resets the board as well.
+        let sources = [
+            self.keyboard.take_reset_request(),
+            self.port92.take_reset_request(),
+            self.pci.ports.take_reset_request().is_some(),
+        ];
+        sources.contains(&true).then_some(MachineRequest::Reset)
     }
 
-    /// The A20 gate.
+    /// The A20 gate: either of its two controls opens it.
     pub fn a20(&self) -> bool {
-        true
+        self.keyboard.a20() || self.port92.a20()
     }
 }

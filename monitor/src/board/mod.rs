@@ -8,6 +8,7 @@ mod backend;
 mod chips;
 mod console;
 mod io_thread;
+mod pci;
 mod ports;
 mod serial;
 mod sink;
@@ -18,14 +19,15 @@ pub use backend::{SerialBackend, SerialError};
 pub use io_thread::{IoHandle, IoThread, Kick};
 pub use stop::{StopHandle, StopReason};
 pub use wiring::{
-    ACPI_DISABLE, ACPI_ENABLE, CMOS_CENTURY, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE,
-    RESET_REGISTER, SERIAL,
+    CMOS_CENTURY, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE, RESET_REGISTER, SERIAL,
+    SMI_COMMAND_PORT,
 };
 
 use crate::acpi::AcpiHardware;
 use crate::clock::VmClock;
 use chips::Chips;
 use ports::PortMap;
+use ring3_devices::acpi_pm::{ACPI_DISABLE, ACPI_ENABLE};
 use serial::SerialPort;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -181,7 +183,7 @@ impl Board {
         AcpiHardware {
             pm_base: PM_BASE,
             sci_irq: IRQ_SCI,
-            smi_command: Some((0xb2, ACPI_ENABLE, ACPI_DISABLE)),
+            smi_command: Some((SMI_COMMAND_PORT, ACPI_ENABLE, ACPI_DISABLE)),
             reset: RESET_REGISTER,
             isa_bridge_slot: PIIX_SLOT,
             pirq_irqs: PIRQ_LINES,
@@ -193,6 +195,8 @@ impl Board {
 
     /// Samples the chips' outputs after anything that may have changed them.
     fn after_access(&mut self) {
+        self.ports
+            .set_power_management(self.chips.pci.functions.pm.pm_base());
         self.chips.update_lines();
         if let Some(request) = self.chips.take_request() {
             self.request.get_or_insert(request);

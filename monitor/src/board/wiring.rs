@@ -60,12 +60,12 @@ pub(super) const FIXED_PORTS: &[PortRun] = &[
     (0x061, 1, Slot::Pit, 4),
     (0x070, 2, Slot::Rtc, 0),
     (0x060, 1, Slot::Keyboard, 0),
-    (0x064, 1, Slot::Keyboard, 1),
+    (0x064, 1, Slot::Keyboard, 4),
     (0x092, 1, Slot::Port92, 0),
     (0x080, 1, Slot::Post, 0),
     (0x0e9, 1, Slot::DebugConsole, 0),
     (0xcf8, 8, Slot::PciConfig, 0),
-    (0x0b2, 2, Slot::Apm, 0),
+    (0x0b2, 2, Slot::Apm, 0x40),
 ];
 
 /// The debug-exit port.
@@ -98,10 +98,8 @@ pub const PIIX_SLOT: u8 = 1;
 /// The PCI memory window: from the end of RAM's largest extent to the I/O APIC.
 pub const PCI_MEMORY: (u32, u32) = (0xe000_0000, 0xfebf_ffff);
 
-/// APM control values that turn ACPI mode on and off.
-pub const ACPI_ENABLE: u8 = 0xf1;
-/// See [`ACPI_ENABLE`].
-pub const ACPI_DISABLE: u8 = 0xf0;
+/// The SMI command port.
+pub const SMI_COMMAND_PORT: u16 = 0xb2;
 
 /// The reset control register and the value that resets.
 pub const RESET_REGISTER: (u16, u8) = (0xcf9, 0x06);
