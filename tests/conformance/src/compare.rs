@@ -25,6 +25,8 @@ const SEG: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
 /// Flags that are compared: CF PF AF ZF SF TF IF DF OF IOPL NT AC ID.
 const FLAGS: u32 = 0x0024_7fd5;
 const PF_USER: u32 = 4;
+/// Set for fetches by processors with NXE or SMEP on: a property of the paging mode.
+const PF_FETCH: u32 = 0x10;
 
 /// How to compare.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +78,9 @@ pub fn differences(case: &Case, expected: &Outcome, got: &Outcome, rules: Rules)
 
 fn normal_stop(stop: &Stop, rules: Rules) -> Stop {
     match *stop {
-        Stop::Trap { vector: 14, error, address } if !rules.same_cpl => {
-            Stop::Trap { vector: 14, error: error & !PF_USER, address }
+        Stop::Trap { vector: 14, error, address } => {
+            let ignored = PF_FETCH | if rules.same_cpl { 0 } else { PF_USER };
+            Stop::Trap { vector: 14, error: error & !ignored, address }
         }
         ref other => other.clone(),
     }

@@ -13,6 +13,7 @@
 pub mod case;
 pub mod compare;
 pub mod engine;
+pub mod engines;
 pub mod generate;
 pub mod layout;
 pub mod native;

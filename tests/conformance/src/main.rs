@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use ring3_conformance::engine::Engine;
+use ring3_conformance::engines;
 use ring3_conformance::native::Native;
 use ring3_conformance::report;
 use ring3_conformance::runner::{self, Options};
@@ -21,6 +21,9 @@ struct Arguments {
     /// Cases for each form, instead of what --quick and --long say.
     #[arg(long)]
     cases: Option<u32>,
+    /// Random programs, instead of what --quick and --long say (none with --only).
+    #[arg(long)]
+    programs: Option<u32>,
     /// Seed of everything random; by default the time.
     #[arg(long)]
     seed: Option<u64>,
@@ -28,7 +31,7 @@ struct Arguments {
     #[arg(long)]
     only: Option<String>,
     /// Engines to compare with the host, comma-separated.
-    #[arg(long, default_value = "native")]
+    #[arg(long, default_value = "all")]
     engines: String,
     /// Failing cases to keep for each form and engine.
     #[arg(long, default_value_t = 1)]
@@ -41,23 +44,22 @@ struct Arguments {
     verbose: bool,
 }
 
-fn engine(name: &str) -> Result<Box<dyn Engine>> {
-    Ok(match name {
-        "native" => Box::new(Native::new()?),
-        _ => bail!("unknown engine {name}"),
-    })
-}
-
 fn main() -> Result<()> {
     let a = Arguments::parse();
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
     let cases = a.cases.unwrap_or(if a.quick { 3 } else if a.long { 400 } else { 30 });
+    let usual = if a.only.is_some() { 0 } else { cases.saturating_mul(10) };
+    let programs = a.programs.unwrap_or(usual);
     let options = Options { seed: a.seed.unwrap_or(clock & 0xffff_ffff), cases, only: a.only, step: 1, keep: a.keep };
     println!("seed {}", options.seed);
     let mut oracle = Native::new()?;
-    let mut engines = a.engines.split(',').map(engine).collect::<Result<Vec<_>>>()?;
+    let mut engines = match a.engines.as_str() {
+        "all" => engines::all()?,
+        names => names.split(',').map(engines::named).collect::<Result<Vec<_>, _>>()?,
+    };
     let begin = Instant::now();
-    let results = runner::run(&options, &mut oracle, &mut engines);
+    let mut results = runner::run(&options, &mut oracle, &mut engines);
+    runner::run_programs(&options, programs, &mut oracle, &mut engines, &mut results);
     print!("{}", report::render(&results, options.seed, a.verbose));
     println!("{:.1} s", begin.elapsed().as_secs_f64());
     if let Some(directory) = &a.save {

@@ -19,6 +19,8 @@ const TABLE: u32 = layout::DATA + 0x1080;
 const LOG_POINTER: u32 = layout::DATA + 0x10f0;
 /// The checkpoint log: 36 bytes each (EDI ESI EBP ESP EBX EDX ECX EAX, EFLAGS), as a ring.
 const LOG: u32 = layout::DATA + 0x1100;
+/// Longest main part of a program, in bytes; functions and checkpoints come on top.
+pub const MOST_BYTES: usize = 4500;
 /// Functions in a program.
 const FUNCTIONS: usize = 4;
 /// Deepest nesting of loops.
@@ -44,7 +46,8 @@ struct Writer<'a> {
     checkpoint: u32,
     /// Positions of a four-byte address of a function, and which.
     calls: Vec<(usize, usize)>,
-    tables: bool,
+    /// Where instructions begin and end that can be left out without harm.
+    marks: Vec<usize>,
 }
 
 impl Writer<'_> {
@@ -76,7 +79,7 @@ impl Writer<'_> {
     /// returns it. The AND leaves AF undefined.
     fn pointer(&mut self) -> u8 {
         let r = self.reg();
-        let mask: u32 = if self.rng.chance(85) { 0xffc } else { 0xff9 };
+        let mask: u32 = if self.rng.chance(85) { 0xfec } else { 0xfe9 };
         self.put(&[0x81, 0xe0 | r]); // and r, mask
         self.put32(mask);
         self.flags(ALL & !AF, AF);
@@ -85,13 +88,22 @@ impl Writer<'_> {
 
     /// One instruction without control flow.
     fn instruction(&mut self) {
+        self.marks.push(self.code.len());
+        self.any_instruction();
+        self.marks.push(self.code.len());
+    }
+
+    fn any_instruction(&mut self) {
         let (a, b) = (self.reg(), self.reg());
         let modrm = 0xc0 | a << 3 | b;
         let imm = self.rng.u32();
         let op = self.rng.below(8) as u8;
         match self.rng.below(30) {
             0..6 => self.arithmetic(op, |op| op << 3 | 1, &[modrm]),
-            6 => self.arithmetic(op, |op| op << 3, &[0xc0 | self.byte_pair()]),
+            6 => {
+                let pair = self.rng.below(0x40) as u8;
+                self.arithmetic(op, |op| op << 3, &[0xc0 | pair]);
+            }
             7 => {
                 let tail = [&[0xc0 | op << 3 | b][..], &imm.to_le_bytes()].concat();
                 self.arithmetic(op, |_| 0x81, &tail);
@@ -141,7 +153,8 @@ impl Writer<'_> {
                 self.put(&[0x0f, 0x40 | cc, modrm]); // cmovcc
             }
             21 => {
-                self.put(&[0x8d, 0x84 | a << 3, b << 3 | self.rng.below(4) as u8 * 0x40 | self.rng.pick(&WORK)]);
+                let sib = self.rng.below(4) as u8 * 0x40 | b << 3 | self.rng.pick(&WORK);
+                self.put(&[0x8d, 0x84 | a << 3, sib]);
                 self.put32(imm); // lea a, [base + index*scale + imm]
             }
             22 => self.put(&[0x0f, 0xc8 | a]), // bswap
@@ -170,10 +183,6 @@ impl Writer<'_> {
             }
             _ => self.modify_code(),
         }
-    }
-
-    fn byte_pair(&mut self) -> u8 {
-        self.rng.below(0x40) as u8
     }
 
     /// One of the eight two-operand operations: ADD OR ADC SBB AND SUB XOR CMP.
@@ -259,7 +268,7 @@ impl Writer<'_> {
         while self.code.len() + 60 < limit {
             match self.rng.below(30) {
                 0 | 1 => self.forward_branch(),
-                2 if self.loops < MOST_LOOPS => self.bounded_loop(budget / 3, main),
+                2 if self.loops < MOST_LOOPS && self.counters < 32 => self.bounded_loop(budget / 3, main),
                 3 | 4 if main => self.call(),
                 5 => self.checkpoint(),
                 _ => self.instruction(),
@@ -283,12 +292,12 @@ impl Writer<'_> {
     }
 
     fn bounded_loop(&mut self, budget: usize, main: bool) {
-        let counter = COUNTERS + 4 * (self.counters % 32);
+        let counter = COUNTERS + 4 * self.counters;
         self.counters += 1;
         self.loops += 1;
         self.put(&[0xc7, 0x05]); // mov dword [counter], n
         self.put32(counter);
-        let times = 2 + self.rng.below(if self.loops == 1 { 30 } else { 4 });
+        let times = 2 + self.rng.below(if self.loops == 1 { 12 } else { 3 });
         self.put32(times);
         self.define(ALL);
         let top = self.here();
@@ -305,7 +314,7 @@ impl Writer<'_> {
 
     fn call(&mut self) {
         self.define(ALL);
-        if self.tables && self.rng.chance(50) {
+        if self.rng.chance(50) {
             let r = self.reg();
             self.put(&[0x83, 0xe0 | r, 3]); // and r, 3
             self.put(&[0x39, 0xc0 | r << 3]); // cmp eax, r
@@ -321,7 +330,7 @@ impl Writer<'_> {
     }
 }
 
-/// A random program of about `bytes` bytes (200 to 7000).
+/// A random program of about `bytes` bytes (200 to [`MOST_BYTES`]).
 #[must_use]
 pub fn make(seed: u64, bytes: usize) -> Case {
     let mut rng = Rng::new(seed);
@@ -331,7 +340,7 @@ pub fn make(seed: u64, bytes: usize) -> Case {
     regs.seg = [d, layout::SEL_CODE32, d, d, d, d];
     regs.gpr[4] = layout::STACK + 0x800;
     regs.eflags &= 0x8d7 | 0x202;
-    let bytes = bytes.clamp(200, 7000);
+    let bytes = bytes.clamp(200, MOST_BYTES);
     let mut w = Writer {
         rng: &mut rng,
         code: Vec::new(),
@@ -340,7 +349,7 @@ pub fn make(seed: u64, bytes: usize) -> Case {
         counters: 0,
         checkpoint: 0,
         calls: Vec::new(),
-        tables: true,
+        marks: Vec::new(),
     };
     w.checkpoint = w.here();
     w.put(&[0x9c, 0x60]); // pushf; pusha
@@ -357,6 +366,7 @@ pub fn make(seed: u64, bytes: usize) -> Case {
     w.put32(LOG_POINTER);
     w.put(&[0x61, 0x9d, 0xc3]); // popa; popf; ret
     let mut functions = [0; FUNCTIONS];
+    w.loops = 1; // shorter loops in functions
     for f in &mut functions {
         *f = w.here();
         w.block((bytes / 10).max(100), false);
@@ -364,20 +374,30 @@ pub fn make(seed: u64, bytes: usize) -> Case {
         w.put(&[0xc3]);
     }
     let start = w.here();
+    w.loops = 0;
     w.undefined = 0;
     w.block(bytes, true);
     w.checkpoint();
-    let (mut code, calls) = (w.code, w.calls);
+    let (mut code, calls, mut marks) = (w.code, w.calls, w.marks);
     for (at, f) in calls {
         let next = layout::CODE + at as u32 + 4;
         code[at..at + 4].copy_from_slice(&functions[f].wrapping_sub(next).to_le_bytes());
     }
     regs.eip = start;
+    marks.push(code.len());
+    let mut pieces = Vec::new();
+    let mut from = 0;
+    for to in marks {
+        if to > from {
+            pieces.push(code[from..to].to_vec());
+            from = to;
+        }
+    }
     let table = functions.iter().flat_map(|f| f.to_le_bytes()).collect();
     Case {
         title: format!("program {seed:x}"),
         width: Width::Code32,
-        pieces: vec![code],
+        pieces,
         code_at: layout::CODE,
         regs,
         vector,
@@ -401,7 +421,7 @@ mod tests {
     #[test]
     fn programs_end_on_the_host_and_log_checkpoints() {
         let mut native = Native::new().unwrap();
-        let cases: Vec<Case> = (1..200).map(|n| make(n * 77, 200 + 30 * n as usize)).collect();
+        let cases: Vec<Case> = (1..200).map(|n| make(n * 77, 200 + 22 * n as usize)).collect();
         let mut logged = 0;
         for (case, o) in cases.iter().zip(native.run_batch(&cases)) {
             assert_eq!(o.stop, Stop::End, "{}: {} at {:08x}", case.title, describe(&o.stop), o.regs.eip);

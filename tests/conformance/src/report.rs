@@ -1,7 +1,7 @@
 //! The printed report: what was covered, what was not and why, what diverged.
 
 use crate::compare::{describe, flag_text};
-use crate::runner::{Failure, Results};
+use crate::runner::{Failure, PROGRAMS, Results};
 use crate::text;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -47,7 +47,8 @@ pub fn render(results: &Results, seed: u64, verbose: bool) -> String {
 }
 
 fn coverage(t: &mut String, results: &Results, verbose: bool) {
-    let forms = &results.forms;
+    let mut forms = results.forms.clone();
+    let programs = forms.remove(PROGRAMS).unwrap_or_default();
     let cases: u32 = forms.values().map(|f| f.cases).sum();
     let ran = forms.values().filter(|f| f.ended > 0).count();
     let only_ud = forms.values().filter(|f| f.cases > 0 && f.undefined == f.cases).count();
@@ -59,6 +60,8 @@ fn coverage(t: &mut String, results: &Results, verbose: bool) {
     let _ = writeln!(t, "  {only_ud} raise #UD on the host (not supported by it); compared as such");
     let _ = writeln!(t, "  {only_trap} only raise other exceptions at CPL 3; compared as such");
     let _ = writeln!(t, "cases on the host: {cases}, of these {trapped} with exceptions, {lost} lost");
+    let (count, ended) = (programs.cases, programs.ended);
+    let _ = writeln!(t, "random programs on the host: {count}, of these {ended} reached their end");
     let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for e in &results.excluded {
         let name = format!("{:?}@{}", e.code, e.width.bits());

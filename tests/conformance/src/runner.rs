@@ -5,6 +5,7 @@ use crate::compare::{Difference, Rules, differences};
 use crate::engine::Engine;
 use crate::generate::forms::{self, Excluded, Form};
 use crate::generate::unit;
+use crate::program;
 use crate::rng::Rng;
 use crate::shrink;
 use std::collections::BTreeMap;
@@ -106,10 +107,39 @@ pub fn run(options: &Options, oracle: &mut dyn Engine, engines: &mut [Box<dyn En
     results
 }
 
+/// Runs `count` random programs.
+pub fn run_programs(
+    options: &Options,
+    count: u32,
+    oracle: &mut dyn Engine,
+    engines: &mut [Box<dyn Engine>],
+    results: &mut Results,
+) {
+    let mut rng = Rng::derived(options.seed, 0x70726f67);
+    let mut queue = Vec::new();
+    for n in 0..count {
+        let bytes = 200 + rng.below(program::MOST_BYTES as u32 - 200) as usize;
+        queue.push((PROGRAMS.to_string(), program::make(rng.u64(), bytes)));
+        if queue.len() == 16 || n + 1 == count {
+            run_chunk(&queue, options, oracle, engines, results);
+            queue.clear();
+        }
+    }
+}
+
+/// The name under which programs are counted.
+pub const PROGRAMS: &str = "(random programs)";
+
 /// The comparison rules for a case on an engine.
 #[must_use]
 pub fn rules(oracle: &dyn Engine, engine: &dyn Engine) -> Rules {
     Rules { components: oracle.components() & engine.components(), same_cpl: engine.accepts_user_only() }
+}
+
+/// True if the engine's outcome of the case can be compared with the oracle's.
+#[must_use]
+pub fn comparable(case: &Case, engine: &dyn Engine) -> bool {
+    (case.privilege == Privilege::Any || engine.accepts_user_only()) && engine.accepts(case)
 }
 
 /// Runs named cases on the oracle and every engine, and records the differences.
@@ -139,9 +169,7 @@ pub fn run_chunk(
         let engine = engine.as_mut();
         let rules = rules(oracle, engine);
         let runnable = |n: &usize| {
-            !matches!(expected[*n].stop, Stop::Lost(_))
-                && (cases[*n].privilege == Privilege::Any || engine.accepts_user_only())
-                && engine.accepts(&cases[*n])
+            !matches!(expected[*n].stop, Stop::Lost(_)) && comparable(&cases[*n], engine)
         };
         let chosen: Vec<usize> = (0..cases.len()).filter(runnable).collect();
         let batch: Vec<Case> = chosen.iter().map(|n| cases[*n].clone()).collect();

@@ -4,9 +4,12 @@ use crate::case::{Case, Stop};
 use crate::compare::{Difference, Rules, differences};
 use crate::engine::Engine;
 use crate::vector::Vector;
+use std::time::{Duration, Instant};
 
 /// Most candidate runs for one case.
 const MOST_RUNS: u32 = 300;
+/// Longest search (candidates that hang cost the most).
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// Runs `case` on both engines; the differences, or none if the oracle cannot run it.
 pub fn check(case: &Case, oracle: &mut dyn Engine, engine: &mut dyn Engine, rules: Rules) -> Vec<Difference> {
@@ -31,12 +34,31 @@ pub fn shrink(
     if why.is_empty() {
         return (best, why);
     }
+    let deadline = Instant::now() + LONGEST;
+    if case.pieces.len() > 12 {
+        let mut size = case.pieces.len() / 2;
+        while size > 0 {
+            for from in (0..best.pieces.len()).step_by(size).rev() {
+                let mut candidate = best.clone();
+                let to = (from + size).min(candidate.pieces.len());
+                candidate.pieces[from..to].iter_mut().for_each(|p| p.fill(0x90));
+                if candidate == best || Instant::now() > deadline {
+                    continue;
+                }
+                let result = check(&candidate, oracle, engine, rules);
+                if !result.is_empty() {
+                    (best, why) = (candidate, result);
+                }
+            }
+            size /= 2;
+        }
+    }
     let mut runs = 0;
     loop {
         let before = runs;
         let mut improved = false;
         for candidate in candidates(&best) {
-            if runs >= MOST_RUNS {
+            if runs >= MOST_RUNS || Instant::now() > deadline {
                 return (best, why);
             }
             runs += 1;

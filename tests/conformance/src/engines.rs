@@ -1,0 +1,35 @@
+//! The engines by name.
+
+use crate::engine::Engine;
+use crate::native::{Native, NativeError};
+
+/// Why there is no such engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The host cannot run it.
+    #[error(transparent)]
+    Native(#[from] NativeError),
+    /// No engine has this name.
+    #[error("unknown engine {0} (known: native)")]
+    Unknown(String),
+}
+
+/// The engine called `name`.
+///
+/// # Errors
+/// [`EngineError`] if there is none or it cannot start.
+pub fn named(name: &str) -> Result<Box<dyn Engine>, EngineError> {
+    match name {
+        "native" => Ok(Box::new(Native::new()?)),
+        _ => Err(EngineError::Unknown(name.into())),
+    }
+}
+
+/// All engines that are compared by default. A second native process is among them: it proves
+/// that the oracle is deterministic and that no state leaks between cases.
+///
+/// # Errors
+/// [`EngineError`] if one cannot start.
+pub fn all() -> Result<Vec<Box<dyn Engine>>, EngineError> {
+    ["native"].into_iter().map(named).collect()
+}

@@ -1,0 +1,47 @@
+//! The quick run: a sample of all forms, random programs, and the golden cases, on all engines.
+
+use ring3_conformance::case::Stop;
+use ring3_conformance::engine::Engine;
+use ring3_conformance::native::Native;
+use ring3_conformance::runner::{self, Options};
+use ring3_conformance::{engines, report, shrink, text};
+use std::path::Path;
+
+#[test]
+fn sampled_forms_and_programs_agree_with_the_host() {
+    let options = Options { seed: 20_261_121, cases: 2, only: None, step: 5, keep: 1 };
+    let mut oracle = Native::new().unwrap();
+    let mut engines = engines::all().unwrap();
+    let mut results = runner::run(&options, &mut oracle, &mut engines);
+    runner::run_programs(&options, 10, &mut oracle, &mut engines, &mut results);
+    let ended = results.forms.values().filter(|f| f.ended > 0).count();
+    assert!(ended * 2 > results.forms.len(), "{ended} of {} forms ran", results.forms.len());
+    assert!(results.diverging.is_empty(), "{}", report::render(&results, options.seed, false));
+}
+
+#[test]
+fn golden_cases_agree_with_the_host() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let mut oracle = Native::new().unwrap();
+    let mut engines = engines::all().unwrap();
+    let mut failures = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "txt") {
+            continue;
+        }
+        let case = text::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(!matches!(oracle.run(&case).stop, Stop::Lost(_)), "{} does not run", path.display());
+        for engine in &mut engines {
+            let rules = runner::rules(&oracle, engine.as_ref());
+            if !runner::comparable(&case, engine.as_ref()) {
+                continue;
+            }
+            let found = shrink::check(&case, &mut oracle, engine.as_mut(), rules);
+            if !found.is_empty() {
+                failures.push(format!("{} on {}: {found:?}", path.display(), engine.name()));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
