@@ -184,3 +184,102 @@ pub fn cmpxchg8b<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -
     set_flags(st, eflags::ZF, if equal { eflags::ZF } else { 0 });
     Ok(Flow::Next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::execute::tests::{faults, run};
+    use crate::cpu::testenv::machine;
+    use eflags::{AF, CF, PF, SF, ZF};
+
+    #[test]
+    fn decimal_adjustment_follows_the_manual() {
+        // opcode, AX and flags before, AX and the defined flags after.
+        let cases: [(&[u8], u32, u32, u32, u32, u32); 18] = [
+            (&[0x27], 0xae, 0, 0x14, AF | CF | PF, AF | CF | PF | ZF | SF), // daa (manual's example)
+            (&[0x27], 0x2e, CF, 0x94, AF | CF | SF, AF | CF | PF | ZF | SF),
+            (&[0x27], 0x9a, 0, 0x00, AF | CF | ZF | PF, AF | CF | PF | ZF | SF),
+            (&[0x27], 0x15, 0, 0x15, 0, AF | CF | PF | ZF | SF),
+            (&[0x27], 0x15, AF, 0x1b, AF | PF, AF | CF | PF | ZF | SF),
+            (&[0x2f], 0xee, 0, 0x88, AF | CF | SF | PF, AF | CF | PF | ZF | SF), // das
+            (&[0x2f], 0x03, AF, 0xfd, AF | CF | SF, AF | CF | PF | ZF | SF),
+            (&[0x2f], 0x42, 0, 0x42, PF, AF | CF | PF | ZF | SF),
+            (&[0x37], 0x000a, 0, 0x0100, AF | CF, AF | CF), // aaa
+            (&[0x37], 0x00fc, 0, 0x0202, AF | CF, AF | CF), // carry into AH as in AX + 106H
+            (&[0x37], 0x0535, 0, 0x0505, 0, AF | CF),
+            (&[0x3f], 0x020f, 0, 0x0109, AF | CF, AF | CF), // aas
+            (&[0x3f], 0x0003, AF, 0xfe0d, AF | CF, AF | CF), // borrow into AH as in AX - 106H
+            (&[0x3f], 0x0235, 0, 0x0205, 0, AF | CF),
+            (&[0xd4, 10], 0x00ff, 0, 0x1905, PF, PF | ZF | SF), // aam
+            (&[0xd4, 16], 0x1280, 0, 0x0800, ZF | PF, PF | ZF | SF),
+            (&[0xd5, 10], 0x0905, 0, 0x005f, PF, PF | ZF | SF), // aad
+            (&[0xd5, 16], 0x0f0f, 0, 0x00ff, PF | SF, PF | ZF | SF),
+        ];
+        for (code, ax, flags, expected, out, defined) in cases {
+            let (mut st, mut env) = machine();
+            st.set_reg32(gpr::AX, 0xabcd_0000 | ax);
+            st.arith_flags = u64::from(flags);
+            assert_eq!(run(&mut st, &mut env, code), Ok(Flow::Next));
+            assert_eq!(st.reg32(gpr::AX), 0xabcd_0000 | expected, "{code:02x?} {ax:x}");
+            assert_eq!(st.eflags() & defined, out, "{code:02x?} {ax:x}");
+        }
+    }
+
+    #[test]
+    fn aam_by_zero_is_a_divide_error() {
+        let (mut st, mut env) = machine();
+        faults(&mut st, &mut env, &[0xd4, 0], Fault::plain(Vector::De));
+    }
+
+    #[test]
+    fn salc_and_xlat() {
+        let (mut st, mut env) = machine();
+        st.arith_flags = u64::from(CF);
+        assert_eq!(run(&mut st, &mut env, &[0xd6]), Ok(Flow::Next));
+        assert_eq!(st.reg8(0), 0xff);
+        st.set_reg32(gpr::BX, 0x1_5001);
+        env.put(0x1_5100, &[0x77]);
+        env.put(0x5100, &[0x66]);
+        assert_eq!(run(&mut st, &mut env, &[0xd7]), Ok(Flow::Next));
+        assert_eq!(st.reg8(0), 0x77);
+        st.set_reg8(0, 0xff);
+        assert_eq!(run(&mut st, &mut env, &[0x67, 0xd7]), Ok(Flow::Next)); // [bx+al]
+        assert_eq!(st.reg8(0), 0x66);
+    }
+
+    #[test]
+    fn bound_compares_signed() {
+        let (mut st, mut env) = machine();
+        env.put32(0x5000, -2i32 as u32);
+        env.put32(0x5004, 5);
+        let code = [0x62, 0x05, 0x00, 0x50, 0, 0];
+        for (index, inside) in [(-2i32, true), (5, true), (-3, false), (6, false)] {
+            st.set_reg32(gpr::AX, index as u32);
+            if inside {
+                assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
+            } else {
+                faults(&mut st, &mut env, &code, Fault::plain(Vector::Br));
+            }
+        }
+        env.put32(0x5000, 0x0005_fffe);
+        st.set_reg32(gpr::AX, 0x1234_ffff);
+        let code16 = [0x66, 0x62, 0x05, 0x00, 0x50, 0, 0];
+        assert_eq!(run(&mut st, &mut env, &code16), Ok(Flow::Next));
+    }
+
+    #[test]
+    fn cmpxchg8b_stores_or_loads_and_needs_write_access() {
+        let (mut st, mut env) = machine();
+        env.put64(0x5000, 0x1111_2222_3333_4444);
+        st.set_reg32(gpr::BX, 0xbbbb_bbbb);
+        st.set_reg32(gpr::CX, 0xcccc_cccc);
+        let code = [0x0f, 0xc7, 0x0d, 0x00, 0x50, 0, 0];
+        assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
+        assert_eq!((st.reg32(gpr::DX), st.reg32(gpr::AX)), (0x1111_2222, 0x3333_4444));
+        assert_eq!(st.eflags() & ZF, 0);
+        assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
+        assert_eq!((env.get64(0x5000), st.eflags() & ZF), (0xcccc_cccc_bbbb_bbbb, ZF));
+        env.read_only_pages.push(0x5000);
+        faults(&mut st, &mut env, &code, Fault::page(0x5000, 3));
+    }
+}

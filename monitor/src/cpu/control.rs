@@ -212,3 +212,164 @@ pub fn xsetbv(st: &mut GuestState, model: &CpuModel) -> Result<Flow, Fault> {
     st.xcr0 = value;
     Ok(Flow::Next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::execute::tests::{faults, run};
+    use crate::cpu::testenv::{machine, set_ring};
+    use ring3_translator::addr::LinAddr;
+    use ring3_translator::state::SegReg;
+
+    const TO_CR0: &[u8] = &[0x0f, 0x22, 0xc0];
+    const TO_CR3: &[u8] = &[0x0f, 0x22, 0xd8];
+    const TO_CR4: &[u8] = &[0x0f, 0x22, 0xe0];
+
+    #[test]
+    fn cr0_ignores_unknown_bits_and_refuses_contradictions() {
+        let (mut st, mut env) = machine();
+        for bad in [cr0::PG, cr0::PE | cr0::NW] {
+            st.set_reg32(gpr::AX, bad as u32);
+            faults(&mut st, &mut env, TO_CR0, Fault::gp(0));
+        }
+        st.set_reg32(gpr::AX, (0x1ffa_ffc0u64 | cr0::PE | cr0::TS) as u32);
+        assert_eq!(run(&mut st, &mut env, TO_CR0), Ok(Flow::Next));
+        assert_eq!(st.cr0, cr0::PE | cr0::TS | cr0::ET);
+        assert!(env.flushes.is_empty());
+        st.set_reg32(gpr::AX, (cr0::PG | cr0::PE | cr0::WP) as u32);
+        assert_eq!(run(&mut st, &mut env, TO_CR0), Ok(Flow::Next));
+        assert_eq!(env.flushes, [TlbFlush::All]);
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x20, 0xc1]), Ok(Flow::Next)); // mov ecx, cr0
+        assert_eq!(st.reg32(gpr::CX), 0x8001_0011);
+    }
+
+    #[test]
+    fn leaving_protected_mode_classifies_segments_anew() {
+        let (mut st, mut env) = machine();
+        let mut code = *st.segment(SegReg::Cs);
+        code.attr.0 = 0x009b;
+        st.set_segment(SegReg::Es, code); // readable code: not writable in protected mode
+        let before = st.segment(SegReg::Es).class;
+        st.set_reg32(gpr::AX, 0);
+        assert_eq!(run(&mut st, &mut env, TO_CR0), Ok(Flow::Next));
+        assert_ne!(st.segment(SegReg::Es).class, before);
+        assert!(!st.protected());
+    }
+
+    #[test]
+    fn pae_entries_are_loaded_and_their_reserved_bits_checked() {
+        let (mut st, mut env) = machine();
+        st.cr4 = cr4::PAE;
+        env.pdptes = [0x1001, 0x2000, 0x3001, 0x4019];
+        st.set_reg32(gpr::AX, (cr0::PG | cr0::PE) as u32);
+        assert_eq!(run(&mut st, &mut env, TO_CR0), Ok(Flow::Next));
+        assert_eq!(st.pdpte, env.pdptes);
+        env.pdptes = [0x1001, 0x2006, 0, 0]; // reserved bits only where not present: legal
+        st.set_reg32(gpr::AX, 0x5000);
+        assert_eq!(run(&mut st, &mut env, TO_CR3), Ok(Flow::Next));
+        assert_eq!((st.cr3, st.pdpte), (0x5000, env.pdptes));
+        for bad in [0x1003, 0x1005, 0x1021, 0x1101, 1 | 1 << 36, 1 | 1 << 63] {
+            env.pdptes = [0x1001, bad, 0, 0];
+            st.set_reg32(gpr::AX, 0x6000);
+            faults(&mut st, &mut env, TO_CR3, Fault::gp(0));
+        }
+    }
+
+    #[test]
+    fn cr3_keeps_global_entries_only_with_pge() {
+        let (mut st, mut env) = machine();
+        assert_eq!(run(&mut st, &mut env, TO_CR3), Ok(Flow::Next));
+        st.cr4 = cr4::PGE;
+        assert_eq!(run(&mut st, &mut env, TO_CR3), Ok(Flow::Next));
+        assert_eq!(env.flushes, [TlbFlush::All, TlbFlush::NonGlobal]);
+    }
+
+    #[test]
+    fn cr4_refuses_what_the_model_lacks() {
+        let (mut st, mut env) = machine();
+        for bad in [cr4::UMIP, cr4::SMAP, cr4::FSGSBASE, cr4::MCE, 1 << 17, 1 << 31] {
+            st.set_reg32(gpr::AX, bad as u32);
+            faults(&mut st, &mut env, TO_CR4, Fault::gp(0));
+        }
+        st.set_reg32(gpr::AX, (cr4::PGE | cr4::OSFXSR | cr4::OSXSAVE) as u32);
+        assert_eq!(run(&mut st, &mut env, TO_CR4), Ok(Flow::Next));
+        assert_eq!(st.cr4, cr4::PGE | cr4::OSFXSR | cr4::OSXSAVE);
+        st.set_reg32(gpr::AX, cr4::PGE as u32);
+        assert_eq!(run(&mut st, &mut env, TO_CR4), Ok(Flow::Next));
+        assert_eq!(env.flushes, [TlbFlush::All]); // the second write changed no paging bit
+    }
+
+    #[test]
+    fn absent_control_registers_are_undefined() {
+        let (mut st, mut env) = machine();
+        for code in [
+            [0x0f, 0x20, 0xc8],
+            [0x0f, 0x22, 0xc8],
+            [0x0f, 0x20, 0xe8],
+            [0x0f, 0x22, 0xf8],
+        ] {
+            faults(&mut st, &mut env, &code, Fault::ud());
+        }
+    }
+
+    #[test]
+    fn lmsw_sets_but_never_clears_pe_and_smsw_is_not_privileged() {
+        let (mut st, mut env) = machine();
+        st.cr0 |= cr0::TS | cr0::NE;
+        st.set_reg32(gpr::AX, 0xfff2);
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x01, 0xf0]), Ok(Flow::Next));
+        assert_eq!(st.cr0, cr0::PE | cr0::MP | cr0::ET | cr0::NE);
+        set_ring(&mut st, 3);
+        st.set_reg32(gpr::BX, u32::MAX);
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x01, 0xe3]), Ok(Flow::Next));
+        assert_eq!(st.reg32(gpr::BX), 0x33);
+        env.put32(0x5000, u32::MAX);
+        assert_eq!(
+            run(&mut st, &mut env, &[0x0f, 0x01, 0x25, 0, 0x50, 0, 0]),
+            Ok(Flow::Next)
+        );
+        assert_eq!(env.get32(0x5000), 0xffff_0033);
+        set_ring(&mut st, 0);
+        st.cr0 |= cr0::TS;
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x06]), Ok(Flow::Next));
+        assert_eq!(st.cr0 & cr0::TS, 0);
+    }
+
+    #[test]
+    fn invlpg_adds_the_base_and_skips_the_limit() {
+        let (mut st, mut env) = machine();
+        let mut ds = *st.segment(SegReg::Ds);
+        (ds.base, ds.limit) = (0x1_0000, 0xff);
+        st.set_segment(SegReg::Ds, ds);
+        assert_eq!(
+            run(&mut st, &mut env, &[0x0f, 0x01, 0x3d, 0, 0x50, 0, 0]),
+            Ok(Flow::Next)
+        );
+        assert_eq!(env.invalidated, [LinAddr(0x1_5000)]);
+    }
+
+    #[test]
+    fn xcr0_needs_osxsave_ring_0_and_a_legal_combination() {
+        const XGETBV: &[u8] = &[0x0f, 0x01, 0xd0];
+        const XSETBV: &[u8] = &[0x0f, 0x01, 0xd1];
+        let (mut st, mut env) = machine();
+        faults(&mut st, &mut env, XGETBV, Fault::ud());
+        faults(&mut st, &mut env, XSETBV, Fault::ud());
+        st.cr4 = cr4::OSXSAVE;
+        st.set_reg32(gpr::DX, 0);
+        for bad in [0, 2, 5, 9, 0xe7] {
+            st.set_reg32(gpr::AX, bad);
+            faults(&mut st, &mut env, XSETBV, Fault::gp(0));
+        }
+        st.set_reg32(gpr::AX, 7);
+        assert_eq!(run(&mut st, &mut env, XSETBV), Ok(Flow::Next));
+        assert_eq!(st.xcr0, 7);
+        set_ring(&mut st, 3);
+        faults(&mut st, &mut env, XSETBV, Fault::gp(0));
+        st.set_reg32(gpr::AX, 0);
+        assert_eq!(run(&mut st, &mut env, XGETBV), Ok(Flow::Next));
+        assert_eq!(st.reg32(gpr::AX), 7);
+        st.set_reg32(gpr::CX, 1);
+        faults(&mut st, &mut env, XGETBV, Fault::gp(0));
+    }
+}

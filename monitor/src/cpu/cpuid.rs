@@ -432,3 +432,7 @@ fn vendor_of(text: [u32; 3]) -> Vendor {
         _ => Vendor::Other,
     }
 }
+
+#[cfg(test)]
+#[path = "cpuid_tests.rs"]
+mod tests;

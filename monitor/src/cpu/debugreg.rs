@@ -61,3 +61,41 @@ pub fn mov_to_dr(st: &mut GuestState, insn: &Instruction) -> Result<Flow, Fault>
     };
     Ok(Flow::Next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::execute::tests::{faults, run};
+    use crate::cpu::testenv::machine;
+    use ring3_translator::state::gpr;
+
+    #[test]
+    fn reserved_bits_are_fixed_and_dr4_dr5_are_aliases() {
+        let (mut st, mut env) = machine();
+        for (value, dr6, dr7) in [(u32::MAX, 0xffff_efff, 0xffff_27ff), (0, 0xffff_0ff0, 0x400)] {
+            st.set_reg32(gpr::AX, value);
+            st.dr[7] = DR7_ONES;
+            assert_eq!(run(&mut st, &mut env, &[0x0f, 0x23, 0xe0]), Ok(Flow::Next)); // mov dr4, eax
+            assert_eq!(run(&mut st, &mut env, &[0x0f, 0x23, 0xd8]), Ok(Flow::Next)); // mov dr3, eax
+            assert_eq!(run(&mut st, &mut env, &[0x0f, 0x23, 0xe8]), Ok(Flow::Next)); // mov dr5, eax
+            assert_eq!((st.dr[6], st.dr[7], st.dr[3]), (dr6, dr7, u64::from(value)));
+        }
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x21, 0xe1]), Ok(Flow::Next)); // mov ecx, dr4
+        assert_eq!(st.reg32(gpr::CX), 0xffff_0ff0);
+        st.cr4 = cr4::DE;
+        faults(&mut st, &mut env, &[0x0f, 0x21, 0xe1], Fault::ud());
+        faults(&mut st, &mut env, &[0x0f, 0x23, 0xe8], Fault::ud());
+    }
+
+    #[test]
+    fn general_detect_raises_db_before_the_access() {
+        let (mut st, mut env) = machine();
+        st.dr[7] = DR7_ONES | DR7_GD;
+        st.set_reg32(gpr::AX, 0x1234);
+        assert_eq!(
+            run(&mut st, &mut env, &[0x0f, 0x23, 0xc0]),
+            Err(Fault::plain(Vector::Db))
+        );
+        assert_eq!((st.dr[0], st.dr[6]), (0, DR6_ONES | DR6_BD));
+    }
+}

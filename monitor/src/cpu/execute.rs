@@ -301,3 +301,7 @@ fn push_pop<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Res
         _ => Ok(Flow::Unsupported),
     }
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+pub(crate) mod tests;

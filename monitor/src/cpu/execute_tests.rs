@@ -41,23 +41,23 @@ pub(crate) fn faults(st: &mut StateBox, env: &mut FlatEnv, code: &[u8], fault: F
 #[test]
 fn privileged_instructions_fault_at_cpl_3_and_change_nothing() {
     let cases: [&[u8]; 17] = [
-        &[0xf4],                   // hlt
-        &[0x0f, 0x20, 0xc0],       // mov eax, cr0
-        &[0x0f, 0x22, 0xd8],       // mov cr3, eax
-        &[0x0f, 0x21, 0xf8],       // mov eax, dr7
-        &[0x0f, 0x23, 0xc0],       // mov dr0, eax
-        &[0x0f, 0x06],             // clts
-        &[0x0f, 0x01, 0xf0],       // lmsw ax
+        &[0xf4],                         // hlt
+        &[0x0f, 0x20, 0xc0],             // mov eax, cr0
+        &[0x0f, 0x22, 0xd8],             // mov cr3, eax
+        &[0x0f, 0x21, 0xf8],             // mov eax, dr7
+        &[0x0f, 0x23, 0xc0],             // mov dr0, eax
+        &[0x0f, 0x06],                   // clts
+        &[0x0f, 0x01, 0xf0],             // lmsw ax
         &[0x0f, 0x01, 0x15, 0, 0, 0, 0], // lgdt [0]
         &[0x0f, 0x01, 0x1d, 0, 0, 0, 0], // lidt [0]
-        &[0x0f, 0x00, 0xd0],       // lldt ax
-        &[0x0f, 0x00, 0xd8],       // ltr ax
+        &[0x0f, 0x00, 0xd0],             // lldt ax
+        &[0x0f, 0x00, 0xd8],             // ltr ax
         &[0x0f, 0x01, 0x3d, 0, 0, 0, 0], // invlpg [0]
-        &[0x0f, 0x08],             // invd
-        &[0x0f, 0x09],             // wbinvd
-        &[0x0f, 0x30],             // wrmsr
-        &[0x0f, 0x32],             // rdmsr
-        &[0x0f, 0x33],             // rdpmc
+        &[0x0f, 0x08],                   // invd
+        &[0x0f, 0x09],                   // wbinvd
+        &[0x0f, 0x30],                   // wrmsr
+        &[0x0f, 0x32],                   // rdmsr
+        &[0x0f, 0x33],                   // rdpmc
     ];
     for code in cases {
         let (mut st, mut env) = machine();
@@ -95,7 +95,13 @@ fn halt_moves_past_itself_and_undefined_opcodes_fault() {
     let rip = st.rip;
     assert_eq!(run(&mut st, &mut env, &[0xf4]), Ok(Flow::Halt));
     assert_eq!((st.rip, st.halted), (rip + 1, 1));
-    for code in [&[0x0f, 0x0b][..], &[0x0f, 0xb9, 0xc0], &[0x0f, 0xff, 0xc0], &[0x0f, 0x01, 0xc8], &[0x0f, 0x01, 0xc9]] {
+    for code in [
+        &[0x0f, 0x0b][..],
+        &[0x0f, 0xb9, 0xc0],
+        &[0x0f, 0xff, 0xc0],
+        &[0x0f, 0x01, 0xc8],
+        &[0x0f, 0x01, 0xc9],
+    ] {
         faults(&mut st, &mut env, code, Fault::ud());
     }
     assert_eq!(run(&mut st, &mut env, &[0x01, 0xc0]), Ok(Flow::Unsupported)); // add: always inline
@@ -105,10 +111,20 @@ fn halt_moves_past_itself_and_undefined_opcodes_fault() {
 fn software_interrupts_name_vector_kind_and_return_address() {
     let (mut st, mut env) = machine();
     let event = |vector, len: u32, kind| {
-        Ok(Flow::SoftInterrupt(Event::Software { vector, next_eip: 0x1_0000 + len, kind }))
+        Ok(Flow::SoftInterrupt(Event::Software {
+            vector,
+            next_eip: 0x1_0000 + len,
+            kind,
+        }))
     };
-    assert_eq!(run(&mut st, &mut env, &[0xcd, 0x80]), event(0x80, 2, SoftwareKind::IntN));
-    assert_eq!(run(&mut st, &mut env, &[0xcd, 0x03]), event(3, 2, SoftwareKind::IntN));
+    assert_eq!(
+        run(&mut st, &mut env, &[0xcd, 0x80]),
+        event(0x80, 2, SoftwareKind::IntN)
+    );
+    assert_eq!(
+        run(&mut st, &mut env, &[0xcd, 0x03]),
+        event(3, 2, SoftwareKind::IntN)
+    );
     assert_eq!(run(&mut st, &mut env, &[0xcc]), event(3, 1, SoftwareKind::Int3));
     assert_eq!(run(&mut st, &mut env, &[0xf1]), event(1, 1, SoftwareKind::Icebp));
     assert_eq!(run(&mut st, &mut env, &[0xce]), Ok(Flow::Next));
@@ -131,7 +147,10 @@ fn segment_registers_move_with_shadow_zero_extension_and_checks() {
     assert_eq!(run(&mut st, &mut env, &[0x66, 0x8c, 0xc9]), Ok(Flow::Next)); // mov cx, cs
     assert_eq!(st.reg32(gpr::CX), 0xffff_0000 | u32::from(CODE0));
     env.put32(0x5000, 0xffff_ffff);
-    assert_eq!(run(&mut st, &mut env, &[0x8c, 0x0d, 0, 0x50, 0, 0]), Ok(Flow::Next)); // mov [5000h], cs
+    assert_eq!(
+        run(&mut st, &mut env, &[0x8c, 0x0d, 0, 0x50, 0, 0]),
+        Ok(Flow::Next)
+    ); // mov [5000h], cs
     assert_eq!(env.get32(0x5000), 0xffff_0000 | u32::from(CODE0));
     faults(&mut st, &mut env, &[0x8e, 0xc8], Fault::ud()); // mov cs, eax
     st.set_reg32(gpr::AX, 0xf8); // beyond the descriptors in use: null descriptor, not a segment
@@ -160,13 +179,24 @@ fn far_pointers_load_selector_and_offset_or_nothing() {
     env.put32(0x5000, 0x1234_5678);
     env.put16(0x5004, DATA0);
     env.put16(0x5012, 0xf8);
-    assert_eq!(run(&mut st, &mut env, &[0x0f, 0xb2, 0x05, 0, 0x50, 0, 0]), Ok(Flow::Next)); // lss
+    assert_eq!(
+        run(&mut st, &mut env, &[0x0f, 0xb2, 0x05, 0, 0x50, 0, 0]),
+        Ok(Flow::Next)
+    ); // lss
     assert_eq!((st.reg32(gpr::AX), st.interrupt_shadow), (0x1234_5678, 0));
     st.set_reg32(gpr::AX, 0xffff_ffff);
-    faults(&mut st, &mut env, &[0x66, 0xc4, 0x05, 0x10, 0x50, 0, 0], Fault::gp(0xf8)); // les ax
+    faults(
+        &mut st,
+        &mut env,
+        &[0x66, 0xc4, 0x05, 0x10, 0x50, 0, 0],
+        Fault::gp(0xf8),
+    ); // les ax
     env.put16(0x5010, 0xabcd);
     env.put16(0x5012, DATA0);
-    assert_eq!(run(&mut st, &mut env, &[0x66, 0xc4, 0x05, 0x10, 0x50, 0, 0]), Ok(Flow::Next));
+    assert_eq!(
+        run(&mut st, &mut env, &[0x66, 0xc4, 0x05, 0x10, 0x50, 0, 0]),
+        Ok(Flow::Next)
+    );
     assert_eq!(st.reg32(gpr::AX), 0xffff_abcd);
 }
 
@@ -178,18 +208,32 @@ fn far_jumps_calls_and_returns_go_through_descriptors() {
     assert_eq!(st.rip, 0x2000);
     env.put32(0x5000, 0x3000);
     env.put16(0x5004, CODE0);
-    assert_eq!(run(&mut st, &mut env, &[0xff, 0x1d, 0, 0x50, 0, 0]), Ok(Flow::Jump)); // call far [5000h]
-    assert_eq!((st.rip, env.dwords::<2>(0x7ff8)), (0x3000, [0x2006, u32::from(CODE0)]));
+    assert_eq!(
+        run(&mut st, &mut env, &[0xff, 0x1d, 0, 0x50, 0, 0]),
+        Ok(Flow::Jump)
+    ); // call far [5000h]
+    assert_eq!(
+        (st.rip, env.dwords::<2>(0x7ff8)),
+        (0x3000, [0x2006, u32::from(CODE0)])
+    );
     assert_eq!(run(&mut st, &mut env, &[0xca, 8, 0]), Ok(Flow::Jump)); // retf 8
     assert_eq!((st.rip, st.reg32(gpr::SP)), (0x2006, 0x8008));
-    faults(&mut st, &mut env, &[0xea, 0, 0, 0, 0, DATA3 as u8, 0], Fault::gp(0x20));
+    faults(
+        &mut st,
+        &mut env,
+        &[0xea, 0, 0, 0, 0, DATA3 as u8, 0],
+        Fault::gp(0x20),
+    );
 }
 
 #[test]
 fn near_transfers_check_the_code_limit_before_changing_anything() {
     let (mut st, mut env) = machine();
     env.gdt(0x30, segment(0, 0x1_00ff, 0x409b)); // 32-bit code that ends at 100FFH
-    assert_eq!(run(&mut st, &mut env, &[0xea, 0, 0, 1, 0, 0x30, 0]), Ok(Flow::Jump));
+    assert_eq!(
+        run(&mut st, &mut env, &[0xea, 0, 0, 1, 0, 0x30, 0]),
+        Ok(Flow::Jump)
+    );
     faults(&mut st, &mut env, &[0xe8, 0xfb, 0, 0, 0], Fault::gp(0)); // call 10100h
     faults(&mut st, &mut env, &[0xe9, 0xfb, 0, 0, 0], Fault::gp(0)); // jmp 10100h
     env.put32(0x8000, 0x1_0100);
@@ -201,7 +245,10 @@ fn near_transfers_check_the_code_limit_before_changing_anything() {
     assert_eq!(run(&mut st, &mut env, &[0xe2, 0x7f]), Ok(Flow::Next)); // not taken: no check
     assert_eq!(st.reg32(gpr::CX), 0);
     faults(&mut st, &mut env, &[0xe3, 0x7f], Fault::gp(0)); // jecxz, taken
-    assert_eq!(run(&mut st, &mut env, &[0xe8, 0xfb, 0xff, 0xff, 0xff]), Ok(Flow::Jump)); // call self
+    assert_eq!(
+        run(&mut st, &mut env, &[0xe8, 0xfb, 0xff, 0xff, 0xff]),
+        Ok(Flow::Jump)
+    ); // call self
     assert_eq!((st.rip, env.get32(0x7ffc)), (0x1_00f0, 0x1_00f5));
     assert_eq!(run(&mut st, &mut env, &[0xc2, 4, 0]), Ok(Flow::Jump)); // ret 4
     assert_eq!((st.rip, st.reg32(gpr::SP)), (0x1_00f5, 0x8004));
@@ -215,8 +262,16 @@ fn near_transfers_check_the_code_limit_before_changing_anything() {
 fn conditional_jumps_follow_every_condition() {
     use eflags::{CF, OF, PF, SF, ZF};
     // For each pair of conditions, flags under which the even one holds and does not.
-    let cases: [(u32, u32); 8] =
-        [(OF, 0), (CF, 0), (ZF, 0), (CF, SF), (SF, 0), (PF, 0), (OF, OF | SF), (SF, OF | SF)];
+    let cases: [(u32, u32); 8] = [
+        (OF, 0),
+        (CF, 0),
+        (ZF, 0),
+        (CF, SF),
+        (SF, 0),
+        (PF, 0),
+        (OF, OF | SF),
+        (SF, OF | SF),
+    ];
     for (n, (holds, fails)) in cases.into_iter().enumerate() {
         for (flags, even_taken) in [(holds, true), (fails, false)] {
             for odd in [false, true] {
@@ -224,7 +279,11 @@ fn conditional_jumps_follow_every_condition() {
                 st.arith_flags = u64::from(flags);
                 let opcode = 0x70 + 2 * n as u8 + u8::from(odd);
                 let expected = if even_taken != odd { Flow::Jump } else { Flow::Next };
-                assert_eq!(run(&mut st, &mut env, &[opcode, 0x10]), Ok(expected), "{opcode:02x} {flags:x}");
+                assert_eq!(
+                    run(&mut st, &mut env, &[opcode, 0x10]),
+                    Ok(expected),
+                    "{opcode:02x} {flags:x}"
+                );
                 if expected == Flow::Jump {
                     assert_eq!(st.rip, 0x1_0012);
                 }

@@ -190,3 +190,159 @@ pub fn condition(st: &GuestState, cc: u8) -> bool {
     };
     holds != (cc & 1 != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::execute::tests::{faults, run};
+    use crate::cpu::testenv::{machine, set_real, set_ring, set_v86};
+    use ring3_translator::state::gpr;
+
+    const CLI: &[u8] = &[0xfa];
+    const STI: &[u8] = &[0xfb];
+
+    #[test]
+    fn sti_makes_a_shadow_only_when_it_opens_interrupts() {
+        let (mut st, mut env) = machine();
+        assert_eq!(run(&mut st, &mut env, STI), Ok(Flow::Next));
+        assert_eq!((st.if_flag, st.interrupt_shadow), (1, 1));
+        st.interrupt_shadow = 0;
+        assert_eq!(run(&mut st, &mut env, STI), Ok(Flow::Next));
+        assert_eq!((st.if_flag, st.interrupt_shadow), (1, 0));
+        assert_eq!(run(&mut st, &mut env, CLI), Ok(Flow::Next));
+        assert_eq!(st.if_flag, 0);
+    }
+
+    #[test]
+    fn cli_and_sti_obey_iopl_and_fall_back_to_the_virtual_flag() {
+        for v86 in [false, true] {
+            let (mut st, mut env) = machine();
+            set_ring(&mut st, 3);
+            if v86 {
+                set_v86(&mut st);
+            }
+            st.if_flag = 1;
+            faults(&mut st, &mut env, CLI, Fault::gp(0));
+            faults(&mut st, &mut env, STI, Fault::gp(0));
+            st.cr4 = if v86 { cr4::PVI } else { cr4::VME }; // the other mode's feature
+            faults(&mut st, &mut env, CLI, Fault::gp(0));
+            st.cr4 = if v86 { cr4::VME } else { cr4::PVI };
+            st.sys_flags |= eflags::VIF;
+            assert_eq!(run(&mut st, &mut env, CLI), Ok(Flow::Next));
+            assert_eq!((st.if_flag, st.sys_flags & eflags::VIF), (1, 0));
+            assert_eq!(run(&mut st, &mut env, STI), Ok(Flow::Next));
+            assert_eq!(
+                (st.sys_flags & eflags::VIF, st.interrupt_shadow),
+                (eflags::VIF, 0)
+            );
+            st.sys_flags |= eflags::VIP;
+            faults(&mut st, &mut env, STI, Fault::gp(0));
+            st.sys_flags |= eflags::IOPL;
+            assert_eq!(run(&mut st, &mut env, CLI), Ok(Flow::Next));
+            assert_eq!(st.if_flag, 0);
+        }
+    }
+
+    #[test]
+    fn pushf_hides_vm_and_rf() {
+        let (mut st, mut env) = machine();
+        st.set_eflags(0x0021_7fd7 | eflags::RF);
+        assert_eq!(run(&mut st, &mut env, &[0x9c]), Ok(Flow::Next));
+        assert_eq!((env.get32(0x7ffc), st.reg32(gpr::SP)), (0x0020_7fd7, 0x7ffc));
+        assert_eq!(run(&mut st, &mut env, &[0x66, 0x9c]), Ok(Flow::Next));
+        assert_eq!((env.get16(0x7ffa), st.reg32(gpr::SP)), (0x7fd7, 0x7ffa));
+    }
+
+    #[test]
+    fn popf_changes_what_the_privilege_allows() {
+        // CPL, IOPL before, operand bytes; which of IF, IOPL, AC|ID change when all ones are popped.
+        let cases = [
+            (0, 0, 4, true, true, true),
+            (0, 0, 2, true, true, false),
+            (3, 0, 4, false, false, true),
+            (3, 3, 4, true, false, true),
+            (3, 2, 2, false, false, false),
+        ];
+        for (cpl, iopl, size, interrupt, level, high) in cases {
+            let (mut st, mut env) = machine();
+            set_ring(&mut st, cpl);
+            st.sys_flags = iopl << 12 | eflags::RF;
+            env.put32(0x8000, u32::MAX);
+            let code: &[u8] = if size == 4 { &[0x9d] } else { &[0x66, 0x9d] };
+            assert_eq!(run(&mut st, &mut env, code), Ok(Flow::Next));
+            let flags = st.eflags();
+            assert_eq!(
+                flags & eflags::IF != 0,
+                interrupt,
+                "cpl {cpl} iopl {iopl} size {size}"
+            );
+            assert_eq!(u32::from(st.iopl()), if level { 3 } else { iopl });
+            assert_eq!(flags & (eflags::AC | eflags::ID) != 0, high);
+            assert_eq!(flags & (eflags::VM | eflags::VIF | eflags::VIP), 0);
+            assert_eq!(flags & eflags::RF == 0, size == 4);
+            assert_eq!(flags & eflags::ARITH, eflags::ARITH);
+            assert_eq!(st.reg32(gpr::SP), 0x8000 + size);
+        }
+    }
+
+    #[test]
+    fn v8086_mode_flag_images_use_the_virtual_flag_with_vme() {
+        let (mut st, mut env) = machine();
+        set_v86(&mut st);
+        st.rip = 0x100;
+        faults(&mut st, &mut env, &[0x9c], Fault::gp(0));
+        faults(&mut st, &mut env, &[0x9d], Fault::gp(0));
+        st.cr4 = cr4::VME;
+        faults(&mut st, &mut env, &[0x66, 0x9c], Fault::gp(0));
+        faults(&mut st, &mut env, &[0x66, 0x9d], Fault::gp(0));
+        st.if_flag = 1;
+        assert_eq!(run(&mut st, &mut env, &[0x9c]), Ok(Flow::Next));
+        assert_eq!(env.get16(0x7ffe), 0x3002); // IF shows VIF, IOPL shows 3
+        env.put16(0x7ffe, 0x0203);
+        assert_eq!(run(&mut st, &mut env, &[0x9d]), Ok(Flow::Next));
+        assert_eq!(st.eflags() & 0xffff, 0x0203); // real IF kept, CF loaded
+        assert_ne!(st.sys_flags & eflags::VIF, 0);
+        env.put16(0x8000, 0x0100); // TF
+        faults(&mut st, &mut env, &[0x9d], Fault::gp(0));
+        env.put16(0x8000, 0x0200); // IF while VIP
+        st.sys_flags |= eflags::VIP;
+        faults(&mut st, &mut env, &[0x9d], Fault::gp(0));
+    }
+
+    #[test]
+    fn popf_in_real_mode_changes_iopl_and_if() {
+        let (mut st, mut env) = machine();
+        set_real(&mut st);
+        env.put16(0x8000, 0x7202);
+        assert_eq!(run(&mut st, &mut env, &[0x9d]), Ok(Flow::Next));
+        assert_eq!(st.eflags(), 0x7202);
+        assert_eq!(st.reg32(gpr::SP), 0x8002);
+    }
+
+    #[test]
+    fn lahf_and_sahf_move_five_flags() {
+        let (mut st, mut env) = machine();
+        st.arith_flags = u64::from(eflags::OF | eflags::DF);
+        st.set_reg32(gpr::AX, 0xff00);
+        assert_eq!(run(&mut st, &mut env, &[0x9e]), Ok(Flow::Next));
+        assert_eq!(st.eflags(), eflags::ARITH | eflags::FIXED);
+        st.set_reg32(gpr::AX, 0);
+        assert_eq!(run(&mut st, &mut env, &[0x9f]), Ok(Flow::Next));
+        assert_eq!(st.reg32(gpr::AX), 0xd700);
+    }
+
+    #[test]
+    fn subtraction_flags_agree_with_wide_arithmetic() {
+        for a in 0..=255u32 {
+            for b in 0..=255u32 {
+                let flags = subtract_flags(a, b, 8);
+                let signed = i32::from(a as u8 as i8) - i32::from(b as u8 as i8);
+                assert_eq!(flags & eflags::CF != 0, a < b);
+                assert_eq!(flags & eflags::ZF != 0, a == b);
+                assert_eq!(flags & eflags::OF != 0, !(-128..=127).contains(&signed));
+                assert_eq!(flags & eflags::SF != 0, (a.wrapping_sub(b) & 0x80) != 0);
+                assert_eq!(flags & eflags::AF != 0, a & 15 < b & 15);
+            }
+        }
+    }
+}

@@ -196,3 +196,7 @@ pub fn fxrstor<E: Env>(
     take_x87(st, &image);
     Ok(Flow::Next)
 }
+
+#[cfg(test)]
+#[path = "fpu_tests.rs"]
+mod tests;

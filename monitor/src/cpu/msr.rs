@@ -244,3 +244,93 @@ pub fn write<E: Env>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::execute::Flow;
+    use crate::cpu::execute::tests::{faults, full_model, run};
+    use crate::cpu::testenv::machine;
+    use ring3_translator::state::gpr;
+
+    #[test]
+    fn registers_with_storage_read_back_what_was_written() {
+        let cases = [
+            (i::SYSENTER_CS, 0x60, 0x60),
+            (i::SYSENTER_ESP, 0xc123_4560, 0xc123_4560),
+            (i::SYSENTER_EIP, 0x1_c123_4560, 0xc123_4560),
+            (i::PAT, 0x0007_0106_0504_0706, 0x0007_0106_0504_0706),
+            (i::EFER, efer::NXE, efer::NXE),
+            (i::TSC_AUX, 5, 5),
+            (i::APIC_BASE, 0xfee0_0000, 0xfee0_0100), // BSP is read-only
+            (i::MTRR_DEF_TYPE, 0xc06, 0xc06),
+            (i::MTRR_FIX64K_00000, 0x0606_0606_0606_0606, 0x0606_0606_0606_0606),
+            (i::MTRR_FIX4K_F8000, 0x0505_0505_0505_0505, 0x0505_0505_0505_0505),
+            (i::MTRR_PHYSBASE0, 0xe000_0001, 0xe000_0001),
+            (i::MTRR_PHYSMASK7, 0xf_f000_0800, 0xf_f000_0800),
+            (i::TSC_ADJUST, 0x100, 0x100),
+            (i::MISC_ENABLE, 1 | 1 << 34, 1),
+            (i::DEBUGCTL, 1, 0),
+            (i::AMD_HWCR, 0, HWCR_TSC_FREQ_SEL),
+            (i::AMD_DE_CFG, u64::MAX, DE_CFG_LFENCE_SERIALIZES),
+        ];
+        let (mut st, mut env) = machine();
+        for (index, value, expected) in cases {
+            st.set_reg32(gpr::CX, index);
+            st.set_reg32(gpr::AX, value as u32);
+            st.set_reg32(gpr::DX, (value >> 32) as u32);
+            assert_eq!(run(&mut st, &mut env, &[0x0f, 0x30]), Ok(Flow::Next), "{index:x}");
+            assert_eq!(run(&mut st, &mut env, &[0x0f, 0x32]), Ok(Flow::Next), "{index:x}");
+            let read = u64::from(st.reg32(gpr::DX)) << 32 | u64::from(st.reg32(gpr::AX));
+            assert_eq!(read, expected, "{index:x}");
+        }
+        assert_eq!(env.flushes, [TlbFlush::All]); // EFER.NXE
+    }
+
+    #[test]
+    fn reserved_values_and_unknown_registers_fault() {
+        let (mut st, mut env) = machine();
+        let bad = [
+            (i::PAT, 2),
+            (i::PAT, 0x0300_0000_0000_0000),
+            (i::EFER, efer::SCE),
+            (i::EFER, efer::LME),
+            (i::APIC_BASE, 1 << 10),
+            (i::APIC_BASE, 1 << 36),
+            (i::MTRR_DEF_TYPE, 7),
+            (i::MTRR_FIX16K_80000, 2),
+            (i::MTRR_PHYSBASE0, 0x100),
+            (i::MTRR_PHYSMASK7, 1 << 40),
+            (i::MTRRCAP, 0),
+            (i::MCG_CAP, 0),
+            (i::DEBUGCTL, 4),
+            (i::TSC_AUX, 1 << 32),
+            (0xc000_0081, 0),
+            (0x1234_5678, 0),
+        ];
+        for (index, value) in bad {
+            st.set_reg32(gpr::CX, index);
+            st.set_reg32(gpr::AX, value as u32);
+            st.set_reg32(gpr::DX, (value >> 32) as u32);
+            faults(&mut st, &mut env, &[0x0f, 0x30], Fault::gp(0));
+        }
+        for index in [0xc000_0081, 0xc000_0100, 0x400, 0x17b, 0x1234_5678, u32::MAX] {
+            st.set_reg32(gpr::CX, index);
+            faults(&mut st, &mut env, &[0x0f, 0x32], Fault::gp(0));
+        }
+    }
+
+    #[test]
+    fn writing_the_counter_moves_the_offset() {
+        let (mut st, mut env) = machine();
+        env.tsc = 1000;
+        let model = full_model();
+        write(&mut st, &mut env, &model, i::TSC, 5).unwrap();
+        env.tsc = 1010;
+        assert_eq!(read(&mut st, &mut env, &model, i::TSC), Ok(15));
+        assert_eq!(
+            read(&mut st, &mut env, &model, i::TSC_ADJUST),
+            Ok(5u64.wrapping_sub(1000))
+        );
+    }
+}

@@ -215,3 +215,139 @@ pub fn leave<E: Env>(st: &mut GuestState, env: &mut E, size: u32) -> Result<Flow
     sp.commit(st);
     Ok(Flow::Next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::execute::tests::{faults, run};
+    use crate::cpu::fault::Vector;
+    use crate::cpu::testenv::{machine, set_real};
+
+    const STACK_FAULT: Fault = Fault::with_error(Vector::Ss, 0);
+
+    /// A stack of 32 bits with the limit 7FFFH at base 0.
+    fn limit_stack(st: &mut GuestState) {
+        let mut ss = *st.segment(SegReg::Ss);
+        ss.limit = 0x7fff;
+        st.set_segment(SegReg::Ss, ss);
+    }
+
+    #[test]
+    fn pushes_and_pops_of_every_operand() {
+        let (mut st, mut env) = machine();
+        env.put32(0x5000, 0xcafe_babe);
+        let cases: [(&[u8], u32, u32); 7] = [
+            (&[0x54], 4, 0x8000), // push esp: the value before
+            (&[0x6a, 0xff], 4, 0xffff_ffff),
+            (&[0x68, 1, 2, 3, 4], 4, 0x0403_0201),
+            (&[0xff, 0x35, 0, 0x50, 0, 0], 4, 0xcafe_babe),
+            (&[0x66, 0x6a, 0x80], 2, 0xff80),
+            (&[0x66, 0x68, 1, 2], 2, 0x0201),
+            (&[0x66, 0x54], 2, 0x8000),
+        ];
+        for (code, size, value) in cases {
+            st.set_reg32(gpr::SP, 0x8000);
+            assert_eq!(run(&mut st, &mut env, code), Ok(Flow::Next));
+            assert_eq!(st.reg32(gpr::SP), 0x8000 - size, "{code:02x?}");
+            let got = if size == 4 {
+                env.get32(0x7ffc)
+            } else {
+                u32::from(env.get16(0x7ffe))
+            };
+            assert_eq!(got, value, "{code:02x?}");
+        }
+        st.set_reg32(gpr::SP, 0x8000);
+        env.put32(0x8000, 0x0000_9000);
+        assert_eq!(run(&mut st, &mut env, &[0x8f, 0x04, 0x24]), Ok(Flow::Next)); // pop [esp]
+        assert_eq!((env.get32(0x8004), st.reg32(gpr::SP)), (0x9000, 0x8004));
+        assert_eq!(run(&mut st, &mut env, &[0x5c]), Ok(Flow::Next)); // pop esp
+        assert_eq!(st.reg32(gpr::SP), 0x9000);
+    }
+
+    #[test]
+    fn a_16_bit_stack_wraps_and_keeps_the_upper_half_of_esp() {
+        let (mut st, mut env) = machine();
+        set_real(&mut st);
+        st.rip = 0x100;
+        st.set_reg32(gpr::SP, 0x1234_0000);
+        assert_eq!(run(&mut st, &mut env, &[0x50]), Ok(Flow::Next));
+        assert_eq!(st.reg32(gpr::SP), 0x1234_fffe);
+        assert_eq!(run(&mut st, &mut env, &[0x58]), Ok(Flow::Next));
+        assert_eq!(st.reg32(gpr::SP), 0x1234_0000);
+        st.set_reg32(gpr::SP, 1);
+        faults(&mut st, &mut env, &[0x50], STACK_FAULT); // would straddle the limit
+    }
+
+    #[test]
+    fn a_faulting_stack_instruction_changes_no_register() {
+        let (mut st, mut env) = machine();
+        limit_stack(&mut st);
+        faults(&mut st, &mut env, &[0x58], STACK_FAULT);
+        faults(&mut st, &mut env, &[0xc3], STACK_FAULT);
+        st.set_reg32(gpr::SP, 0x7ff8);
+        faults(&mut st, &mut env, &[0x61], STACK_FAULT); // popa
+        st.set_reg32(gpr::SP, 0x10);
+        faults(&mut st, &mut env, &[0x60], STACK_FAULT); // pusha wraps to the top
+        faults(&mut st, &mut env, &[0xc8, 0, 1, 0], STACK_FAULT); // enter: only its final ESP is bad
+        st.set_reg32(gpr::BP, 0x8000);
+        faults(&mut st, &mut env, &[0xc9], STACK_FAULT); // leave
+        st.set_reg32(gpr::SP, 0x4000);
+        env.fault_pages.push(0x3000);
+        faults(&mut st, &mut env, &[0xe8, 0, 0, 0, 0], Fault::page(0x3ffc, 2));
+    }
+
+    #[test]
+    fn pusha_and_popa_are_inverse_but_for_esp() {
+        let (mut st, mut env) = machine();
+        for n in 0..8 {
+            if n != gpr::SP {
+                st.set_reg32(n, 0x1111_1111 * n as u32);
+            }
+        }
+        assert_eq!(run(&mut st, &mut env, &[0x60]), Ok(Flow::Next));
+        assert_eq!(st.reg32(gpr::SP), 0x7fe0);
+        let words = env.dwords::<8>(0x7fe0);
+        assert_eq!(
+            words,
+            [
+                0x7777_7777,
+                0x6666_6666,
+                0x5555_5555,
+                0x8000,
+                0x3333_3333,
+                0x2222_2222,
+                0x1111_1111,
+                0
+            ]
+        );
+        env.put32(0x7fec, 0xdead); // the ESP slot
+        env.put32(0x7fe0, 0x42);
+        assert_eq!(run(&mut st, &mut env, &[0x61]), Ok(Flow::Next));
+        assert_eq!(
+            (st.reg32(gpr::SP), st.reg32(gpr::DI), st.reg32(gpr::BX)),
+            (0x8000, 0x42, 0x3333_3333)
+        );
+        st.set_reg32(gpr::CX, 0xaaaa_5555);
+        assert_eq!(run(&mut st, &mut env, &[0x66, 0x60]), Ok(Flow::Next));
+        st.set_reg32(gpr::CX, 0xbbbb_0000);
+        assert_eq!(run(&mut st, &mut env, &[0x66, 0x61]), Ok(Flow::Next));
+        assert_eq!(st.reg32(gpr::CX), 0xbbbb_5555);
+    }
+
+    #[test]
+    fn enter_copies_the_display_and_leave_undoes_it() {
+        let (mut st, mut env) = machine();
+        st.set_reg32(gpr::BP, 0x7000);
+        env.put32(0x6ffc, 0x1111);
+        env.put32(0x6ff8, 0x2222);
+        assert_eq!(run(&mut st, &mut env, &[0xc8, 0x20, 0, 3]), Ok(Flow::Next));
+        assert_eq!(env.dwords::<4>(0x7ff0), [0x7ffc, 0x2222, 0x1111, 0x7000]);
+        assert_eq!((st.reg32(gpr::BP), st.reg32(gpr::SP)), (0x7ffc, 0x7fd0));
+        assert_eq!(run(&mut st, &mut env, &[0xc9]), Ok(Flow::Next));
+        assert_eq!((st.reg32(gpr::BP), st.reg32(gpr::SP)), (0x7000, 0x8000));
+        // Level 32 counts as 0; 16-bit operands keep the upper half of EBP.
+        st.set_reg32(gpr::BP, 0xabcd_7000);
+        assert_eq!(run(&mut st, &mut env, &[0x66, 0xc8, 4, 0, 32]), Ok(Flow::Next));
+        assert_eq!((st.reg32(gpr::BP), st.reg32(gpr::SP)), (0xabcd_7ffe, 0x7ffa));
+    }
+}

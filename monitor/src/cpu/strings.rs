@@ -230,3 +230,7 @@ pub fn execute<E: Env>(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "strings_tests.rs"]
+mod tests;

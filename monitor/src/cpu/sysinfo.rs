@@ -196,3 +196,133 @@ pub fn cpuid(st: &mut GuestState, model: &CpuModel) -> Flow {
     st.set_reg32(gpr::DX, edx);
     Flow::Next
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::execute::tests::{faults, run};
+    use crate::cpu::testenv::{CODE0, CODE3, DATA0, DATA3, TSS, machine, segment, set_ring};
+
+    #[test]
+    fn descriptor_table_registers_load_24_or_32_base_bits_and_store_all() {
+        let (mut st, mut env) = machine();
+        env.put16(0x5000, 0x1ff);
+        env.put32(0x5002, 0x8765_4321);
+        assert_eq!(
+            run(&mut st, &mut env, &[0x0f, 0x01, 0x1d, 0, 0x50, 0, 0]),
+            Ok(Flow::Next)
+        );
+        assert_eq!(
+            st.idtr,
+            TableReg {
+                base: 0x8765_4321,
+                limit: 0x1ff
+            }
+        );
+        assert_eq!(
+            run(&mut st, &mut env, &[0x66, 0x0f, 0x01, 0x15, 0, 0x50, 0, 0]),
+            Ok(Flow::Next)
+        );
+        assert_eq!(
+            st.gdtr,
+            TableReg {
+                base: 0x0065_4321,
+                limit: 0x1ff
+            }
+        );
+        set_ring(&mut st, 3);
+        assert_eq!(
+            run(&mut st, &mut env, &[0x66, 0x0f, 0x01, 0x0d, 0, 0x60, 0, 0]),
+            Ok(Flow::Next)
+        ); // sidt
+        assert_eq!((env.get16(0x6000), env.get32(0x6002)), (0x1ff, 0x8765_4321));
+        assert_eq!(
+            run(&mut st, &mut env, &[0x0f, 0x01, 0x05, 0, 0x60, 0, 0]),
+            Ok(Flow::Next)
+        ); // sgdt
+        assert_eq!((env.get16(0x6000), env.get32(0x6002)), (0x1ff, 0x0065_4321));
+    }
+
+    #[test]
+    fn task_and_local_table_registers_are_stored_and_loaded() {
+        let (mut st, mut env) = machine();
+        st.set_reg32(gpr::AX, u32::MAX);
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x00, 0xc8]), Ok(Flow::Next)); // str eax
+        assert_eq!(st.reg32(gpr::AX), u32::from(TSS));
+        env.gdt(0x30, segment(0x9000, 0x1f, 0x0082));
+        st.set_reg32(gpr::AX, 0x30);
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x00, 0xd0]), Ok(Flow::Next)); // lldt ax
+        assert_eq!((st.ldtr.selector, st.ldtr.base), (0x30, 0x9000));
+        assert_eq!(run(&mut st, &mut env, &[0x66, 0x0f, 0x00, 0xc1]), Ok(Flow::Next)); // sldt cx
+        assert_eq!(st.reg16(gpr::CX), 0x30);
+        faults(&mut st, &mut env, &[0x0f, 0x00, 0xd8], Fault::gp(0x30)); // ltr of an LDT
+    }
+
+    #[test]
+    fn selector_queries_tell_by_zf_and_keep_the_register_where_hidden() {
+        let (mut st, mut env) = machine();
+        set_ring(&mut st, 3);
+        // selector; LAR, LSL, VERR and VERW see it from ring 3
+        let cases = [
+            (DATA3, true, true),
+            (CODE3, true, false),
+            (DATA0, false, false),
+            (CODE0, false, false),
+            (0, false, false),
+        ];
+        for (selector, visible, writable) in cases {
+            for (code, expected) in [
+                (&[0x0f, 0x02, 0xd8][..], visible),
+                (&[0x0f, 0x03, 0xd8], visible),
+                (&[0x0f, 0x00, 0xe0], visible),
+                (&[0x0f, 0x00, 0xe8], writable),
+            ] {
+                st.set_reg32(gpr::AX, u32::from(selector));
+                st.set_reg32(gpr::BX, 0x5555);
+                assert_eq!(run(&mut st, &mut env, code), Ok(Flow::Next));
+                assert_eq!(
+                    st.eflags() & eflags::ZF != 0,
+                    expected,
+                    "{selector:x} {code:02x?}"
+                );
+                assert!(expected || st.reg32(gpr::BX) == 0x5555);
+            }
+        }
+        st.set_reg32(gpr::AX, u32::from(DATA3));
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x03, 0xd8]), Ok(Flow::Next)); // lsl ebx, eax
+        assert_eq!(st.reg32(gpr::BX), u32::MAX);
+    }
+
+    #[test]
+    fn arpl_raises_the_rpl() {
+        let (mut st, mut env) = machine();
+        env.put16(0x5000, 0x11);
+        st.set_reg32(gpr::CX, 0x1b);
+        let code = [0x63, 0x0d, 0, 0x50, 0, 0];
+        assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
+        assert_eq!((env.get16(0x5000), st.eflags() & eflags::ZF), (0x13, eflags::ZF));
+        assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
+        assert_eq!((env.get16(0x5000), st.eflags() & eflags::ZF), (0x13, 0));
+        env.read_only_pages.push(0x5000);
+        faults(&mut st, &mut env, &code, Fault::page(0x5000, 3));
+    }
+
+    #[test]
+    fn the_time_stamp_counter_obeys_tsd_and_its_offset() {
+        let (mut st, mut env) = machine();
+        env.tsc = 0x1_0000_0000;
+        st.msr.tsc_offset = 0x23;
+        st.msr.tsc_aux = 77;
+        st.cr4 = cr4::TSD;
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x01, 0xf9]), Ok(Flow::Next)); // rdtscp
+        assert_eq!(
+            (st.reg32(gpr::DX), st.reg32(gpr::AX), st.reg32(gpr::CX)),
+            (1, 0x23, 77)
+        );
+        set_ring(&mut st, 3);
+        faults(&mut st, &mut env, &[0x0f, 0x31], Fault::gp(0));
+        faults(&mut st, &mut env, &[0x0f, 0x01, 0xf9], Fault::gp(0));
+        st.cr4 = 0;
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x31]), Ok(Flow::Next));
+    }
+}
