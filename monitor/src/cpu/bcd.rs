@@ -195,7 +195,8 @@ mod tests {
     #[test]
     fn decimal_adjustment_follows_the_manual() {
         // opcode, AX and flags before, AX and the defined flags after.
-        let cases: [(&[u8], u32, u32, u32, u32, u32); 18] = [
+        type Case = (&'static [u8], u32, u32, u32, u32, u32);
+        let cases: [Case; 18] = [
             (&[0x27], 0xae, 0, 0x14, AF | CF | PF, AF | CF | PF | ZF | SF), // daa (manual's example)
             (&[0x27], 0x2e, CF, 0x94, AF | CF | SF, AF | CF | PF | ZF | SF),
             (&[0x27], 0x9a, 0, 0x00, AF | CF | ZF | PF, AF | CF | PF | ZF | SF),

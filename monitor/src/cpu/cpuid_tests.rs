@@ -76,7 +76,7 @@ fn avx_needs_xsave_and_the_host_operating_system() {
     let st = StateBox::new();
     let host = |leaf: u32, _: u32| {
         if leaf < 2 {
-            [1, u32::MAX, u32::MAX & !XSAVE, u32::MAX]
+            [1, u32::MAX, !XSAVE, u32::MAX]
         } else {
             [0; 4]
         }

@@ -69,8 +69,8 @@ pub fn execute<E: Env>(
         M::Invlpg => control::invlpg(st, env, insn),
         M::Xgetbv => control::xgetbv(st),
         M::Xsetbv => control::xsetbv(st, model),
-        // Caches are always coherent here: nothing to write back.
-        M::Invd | M::Wbinvd => control::require_cpl0(st).map(|()| Flow::Next),
+        // Caches are always coherent here: nothing to write back. WBNOINVD is WBINVD where absent.
+        M::Invd | M::Wbinvd | M::Wbnoinvd => control::require_cpl0(st).map(|()| Flow::Next),
 
         M::Lgdt | M::Lidt => sysinfo::load_table(st, env, insn),
         M::Sgdt | M::Sidt => sysinfo::store_table(st, env, insn),

@@ -148,7 +148,7 @@ pub fn result_flags(value: u32, bits: u32) -> u32 {
     if value >> (bits - 1) != 0 {
         flags |= eflags::SF;
     }
-    if (value as u8).count_ones() % 2 == 0 {
+    if (value as u8).count_ones() & 1 == 0 {
         flags |= eflags::PF;
     }
     flags

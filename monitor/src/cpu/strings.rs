@@ -50,7 +50,9 @@ impl StringOp {
     pub fn uses_destination(self) -> bool {
         !matches!(self, Self::Lods | Self::Outs)
     }
-    fn compares(self) -> bool {
+    /// The instruction compares and sets the flags.
+    #[must_use]
+    pub fn compares(self) -> bool {
         matches!(self, Self::Scas | Self::Cmps)
     }
     fn uses_port(self) -> bool {
@@ -71,6 +73,8 @@ pub struct StringInsn {
     pub source: SegReg,
     /// EFLAGS.DF.
     pub down: bool,
+    /// REPE, not REPNE: comparisons go on while the elements are equal.
+    pub while_equal: bool,
 }
 
 impl StringInsn {
@@ -103,7 +107,9 @@ impl StringInsn {
         }
     }
 
-    fn accumulator(&self, st: &GuestState) -> u32 {
+    /// AL, AX or EAX.
+    #[must_use]
+    pub fn accumulator(&self, st: &GuestState) -> u32 {
         match self.size {
             1 => u32::from(st.reg8(gpr::AX)),
             2 => u32::from(st.reg16(gpr::AX)),
@@ -157,7 +163,8 @@ impl StringInsn {
         Ok(())
     }
 
-    fn compare(&self, st: &mut GuestState, first: u32, second: u32) {
+    /// Sets the flags of `first - second`.
+    pub fn compare(&self, st: &mut GuestState, first: u32, second: u32) {
         let all = eflags::CF | eflags::PF | eflags::AF | eflags::ZF | eflags::SF | eflags::OF;
         set_flags(st, all, subtract_flags(first, second, self.size * 8));
     }
@@ -181,14 +188,14 @@ pub fn execute<E: Env>(
         mask: if wide { u32::MAX } else { 0xffff },
         source: segment_register(insn.memory_segment()),
         down: st.arith_flags as u32 & eflags::DF != 0,
+        while_equal: insn.has_repe_prefix(),
     };
     if op.uses_port() {
         let port = st.reg16(gpr::DX);
         check_port(st, env, port, size as u8)?;
     }
     // F3 is REPE, F2 REPNE for comparisons; for the others both mean REP.
-    let (repeat_equal, repeat_unequal) = (insn.has_repe_prefix(), insn.has_repne_prefix());
-    if !repeat_equal && !repeat_unequal {
+    if !insn.has_repe_prefix() && !insn.has_repne_prefix() {
         run.element(st, env)?;
         return Ok(Flow::Next);
     }
@@ -224,7 +231,7 @@ pub fn execute<E: Env>(
         done += n;
         if op.compares() {
             let equal = st.arith_flags as u32 & eflags::ZF != 0;
-            if equal != repeat_equal {
+            if equal != run.while_equal {
                 return Ok(Flow::Next);
             }
         }

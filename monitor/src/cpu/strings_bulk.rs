@@ -8,6 +8,7 @@
 //! - Device memory: a read may have a side effect that the following write uses (the VGA's
 //!   latches). Source and destination then lie in one aperture of 128 KiB, so closer copies are
 //!   done by elements unless paging is off and the addresses are not the VGA's.
+//! - Comparisons read both sides ahead within the page and stop at the deciding element.
 //! - Any failed check or page fault falls back to elements, which find the exact one.
 
 use crate::cpu::env::{Access, Env, Privilege};
@@ -18,6 +19,8 @@ use ring3_translator::addr::{LinAddr, PAGE_SIZE};
 use ring3_translator::state::{GuestState, SegReg, cr0, gpr};
 
 const PAGE: u32 = PAGE_SIZE as u32;
+/// Bytes that a comparison reads ahead at most.
+const SCAN_BYTES: usize = 256;
 /// Bytes of the VGA's memory aperture at A0000H.
 const VGA_BYTES: u32 = 0x2_0000;
 
@@ -59,17 +62,67 @@ fn copy_limit(st: &GuestState, from: LinAddr, to: LinAddr) -> u32 {
     }
 }
 
+/// Compares up to `n` elements, through the deciding one. Returns how many; 0 after a page fault.
+fn scan<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    run: &StringInsn,
+    from: LinAddr,
+    to: LinAddr,
+    n: u32,
+) -> u32 {
+    let size = run.size as usize;
+    let bytes = n as usize * size;
+    let (mut first, mut second) = ([0u8; SCAN_BYTES], [0u8; SCAN_BYTES]);
+    let who = Privilege::of(st);
+    if run.op == StringOp::Cmps {
+        if env.read(st, from, &mut first[..bytes], who).is_err() {
+            return 0;
+        }
+    } else {
+        let value = run.accumulator(st).to_le_bytes();
+        for element in first[..bytes].chunks_exact_mut(size) {
+            element.copy_from_slice(&value[..size]);
+        }
+    }
+    if env.read(st, to, &mut second[..bytes], who).is_err() {
+        return 0;
+    }
+    let pairs = || {
+        first[..bytes]
+            .chunks_exact(size)
+            .zip(second[..bytes].chunks_exact(size))
+    };
+    let decides = |(a, b): (&[u8], &[u8])| (a == b) != run.while_equal;
+    let done = pairs().position(decides).map_or(n, |at| at as u32 + 1);
+    if let Some((a, b)) = pairs().nth(done as usize - 1) {
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0u32, |n, b| n << 8 | u32::from(*b));
+        run.compare(st, number(a), number(b));
+    }
+    run.advance(st, done);
+    done
+}
+
 /// Does up to `most` elements of a repeated instruction at once and moves the pointers, not the
 /// counter. Returns how many; 0 means that one element has to be done the slow way.
 ///
 /// # Errors
 /// None of its own: a fault is left for the slow way, except after a port was read.
 pub fn chunk<E: Env>(st: &mut GuestState, env: &mut E, run: &StringInsn, most: u32) -> Result<u32, Fault> {
-    if run.down || matches!(run.op, StringOp::Lods | StringOp::Scas | StringOp::Cmps) {
+    if run.down || run.op == StringOp::Lods {
         return Ok(0);
     }
     let (si, di) = (run.index(st, gpr::SI), run.index(st, gpr::DI));
-    let mut n = most;
+    let access = if run.op.compares() {
+        Access::Read
+    } else {
+        Access::Write
+    };
+    let mut n = if run.op.compares() {
+        most.min(SCAN_BYTES as u32 / run.size)
+    } else {
+        most
+    };
     let mut from = LinAddr(0);
     let mut to = LinAddr(0);
     if run.op.uses_source() {
@@ -82,7 +135,7 @@ pub fn chunk<E: Env>(st: &mut GuestState, env: &mut E, run: &StringInsn, most: u
     }
     if run.op.uses_destination() {
         n = u64::from(n).min(until_wrap(run, di)) as u32;
-        let Some(at) = checked(st, run, SegReg::Es, di, 1, Access::Write) else {
+        let Some(at) = checked(st, run, SegReg::Es, di, 1, access) else {
             return Ok(0);
         };
         n = n.min(until_page_end(run, at));
@@ -93,9 +146,12 @@ pub fn chunk<E: Env>(st: &mut GuestState, env: &mut E, run: &StringInsn, most: u
     }
     if n < 2
         || (run.op.uses_source() && checked(st, run, run.source, si, n, Access::Read).is_none())
-        || (run.op.uses_destination() && checked(st, run, SegReg::Es, di, n, Access::Write).is_none())
+        || (run.op.uses_destination() && checked(st, run, SegReg::Es, di, n, access).is_none())
     {
         return Ok(0);
+    }
+    if run.op.compares() {
+        return Ok(scan(st, env, run, from, to, n));
     }
     let size = run.size as usize;
     let bytes = n as usize * size;

@@ -218,6 +218,49 @@ fn comparisons_stop_at_the_deciding_element() {
 }
 
 #[test]
+fn long_comparisons_agree_with_a_plain_search() {
+    for (at, size) in [(0usize, 1u32), (255, 1), (256, 1), (300, 2), (1000, 4), (2000, 1)] {
+        for equal in [false, true] {
+            let (mut st, mut env) = machine();
+            let (fill, odd) = if equal { (0x11, 0x22) } else { (0x22, 0x11) };
+            env.memory[0x5f80..0x5f80 + 4000].fill(fill);
+            env.memory[0x5f80 + at * size as usize..][..size as usize].fill(odd);
+            st.set_reg32(gpr::AX, 0x1111_1111);
+            pointers(&mut st, 0, 0x5f80, 4000 / size);
+            let mut code = vec![
+                if equal { 0xf3 } else { 0xf2 },
+                if size == 1 { 0xae } else { 0xaf },
+            ];
+            if size == 2 {
+                code.insert(0, 0x66);
+            }
+            assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
+            let compared = (at as u32 + 1).min(4000 / size);
+            assert_eq!(
+                state(&st),
+                (0, 0x5f80 + compared * size, 4000 / size - compared),
+                "{at} {size} {equal}"
+            );
+            let last_equal = equal != ((at as u32) < 4000 / size); // the last element compared
+            assert_eq!(st.eflags() & eflags::ZF != 0, last_equal);
+            assert_eq!(st.eflags() & eflags::CF != 0, !last_equal); // 11H.. - 22H.. borrows
+        }
+    }
+    // A fault past the deciding element is not taken, one before it is.
+    let (mut st, mut env) = machine();
+    env.memory[0x5f80..0x6000].fill(1);
+    env.fault_pages.push(0x6000);
+    env.memory[0x5fff] = 0;
+    pointers(&mut st, 0, 0x5f80, 0x1000);
+    assert_eq!(run(&mut st, &mut env, &[0xf2, 0xae]), Ok(Flow::Next));
+    assert_eq!(state(&st), (0, 0x6000, 0x1000 - 0x80));
+    env.memory[0x5fff] = 1;
+    pointers(&mut st, 0, 0x5f80, 0x1000);
+    assert_eq!(run(&mut st, &mut env, &[0xf2, 0xae]), Err(Fault::page(0x6000, 0)));
+    assert_eq!(state(&st), (0, 0x6000, 0x1000 - 0x80));
+}
+
+#[test]
 fn port_strings_check_memory_before_reading_the_port() {
     let (mut st, mut env) = machine();
     env.port_values = vec![(0x1f0, 0xbeef)];
