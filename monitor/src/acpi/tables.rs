@@ -1,6 +1,7 @@
 //! The fixed tables and their places. ACPI 6.5, 5.2.
 
 use super::dsdt::definition_block;
+use crate::linux::{GuestMemory, OutOfMemory};
 
 /// Guest physical addresses that the tables may use: firmware's area, which the memory map
 /// reserves and where a guest searches for the RSDP.
@@ -51,6 +52,17 @@ pub struct AcpiImage {
     pub rsdp: u32,
     /// (physical address, bytes) of each table, all within [`AREA`].
     pub parts: Vec<(u32, Vec<u8>)>,
+}
+
+impl AcpiImage {
+    /// Puts the tables into guest memory.
+    /// # Errors
+    /// [`OutOfMemory`] if the guest has less than 1 MiB of RAM.
+    pub fn write_to(&self, memory: &dyn GuestMemory) -> Result<(), OutOfMemory> {
+        self.parts
+            .iter()
+            .try_for_each(|(at, data)| memory.write(u64::from(*at), data))
+    }
 }
 
 /// Assembles the tables.
