@@ -118,6 +118,19 @@ impl SerialBackend {
         Ok(Some(backend))
     }
 
+    /// An interactive console on two descriptors, as [`SerialSpec::Stdio`] makes one.
+    #[cfg(test)]
+    pub(super) fn console(input: OwnedFd, output: OwnedFd) -> Self {
+        Self {
+            input: Some(input),
+            sink: Some(Sink::owned(output)),
+            backlog: Vec::new(),
+            listener: None,
+            escapes: Some(EscapeFilter::default()),
+            stop_when_closed: true,
+        }
+    }
+
     /// Bytes of output that can be taken now.
     pub(super) fn room(&self) -> usize {
         self.sink.as_ref().map_or(usize::MAX, Sink::room)

@@ -253,10 +253,10 @@ impl IoThread {
         let mut patience = Instant::now() + DRAIN_GRACE;
         loop {
             let mut board = lock(&self.board);
-            let mut moved = self
-                .ports
-                .iter_mut()
-                .fold(false, |moved, p| p.collect(&mut board) || moved);
+            let mut moved = false;
+            for port in &mut self.ports {
+                moved |= port.collect(&mut board);
+            }
             drop(board);
             for port in &mut self.ports {
                 moved |= port.backend.flush() > 0;

@@ -195,3 +195,44 @@ fn input_from_a_peer_reaches_the_receiver_and_interrupts() {
     assert_eq!(board.port_in(0x3f8, 1), b'k'.into());
     drop(board);
 }
+
+#[test]
+fn the_consoles_own_keys_do_not_reach_the_guest() {
+    let (keys, user) = nix::unistd::pipe().unwrap();
+    let (screen, output) = nix::unistd::pipe().unwrap();
+    let rig = rig(vec![(0, SerialBackend::console(keys, output))]);
+    nix::unistd::write(&user, b"a\x01hb\x01x").unwrap();
+    rig.kicks
+        .recv_timeout(Duration::from_secs(5))
+        .expect("a stop");
+    let mut board = lock(&rig.board);
+    assert_eq!(
+        board.take_request(),
+        Some(MachineRequest::Stop(StopReason::Quit))
+    );
+    let got = [board.port_in(0x3f8, 1), board.port_in(0x3f8, 1)];
+    assert_eq!(got, [b'a'.into(), b'b'.into()]);
+    assert_eq!(board.port_in(0x3fd, 1) & 1, 0, "nothing else arrived");
+    drop(board);
+    rig.io.finish();
+    let mut shown = Vec::new();
+    std::fs::File::from(screen).read_to_end(&mut shown).unwrap();
+    assert!(shown.starts_with(HELP), "{shown:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_run() {
+    let (keys, _user) = nix::unistd::pipe().unwrap();
+    let (screen, output) = nix::unistd::pipe().unwrap();
+    let rig = rig(vec![(0, SerialBackend::console(keys, output))]);
+    drop(screen);
+    rig.out(0x3f8, b'x');
+    rig.kicks
+        .recv_timeout(Duration::from_secs(5))
+        .expect("a stop");
+    let request = lock(&rig.board).take_request();
+    assert_eq!(
+        request,
+        Some(MachineRequest::Stop(StopReason::Signal(libc::SIGPIPE)))
+    );
+}
