@@ -16,8 +16,26 @@ use std::process::Command;
 /// the machine with status `v << 1 | 1`.
 pub const DEBUG_EXIT_PORT: u16 = 0x501;
 
-/// What the includes and sources are, by file name.
-const SOURCES: [(&str, &str); 0] = [];
+/// A file of `guests/tiny/` with its name.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../tiny/", $name)))),*] };
+}
+
+/// The includes and sources, by file name.
+const SOURCES: [(&str, &str); 12] = files![
+    "boot.inc",
+    "paging.inc",
+    "fpu.asm",
+    "irq.asm",
+    "paging.asm",
+    "pae.asm",
+    "real.asm",
+    "rep.asm",
+    "rings.asm",
+    "smc.asm",
+    "tasks.asm",
+    "v86.asm",
+];
 
 /// The text of a source file of `guests/tiny/`.
 pub(crate) fn source(name: &str) -> Option<&'static str> {
