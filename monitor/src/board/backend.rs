@@ -7,6 +7,7 @@ use crate::config::SerialSpec;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use std::fs::OpenOptions;
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -67,8 +68,8 @@ impl Drop for Listener {
 }
 
 impl SerialBackend {
-    /// Opens the host side; `None` for [`SerialSpec::None`]. `escapes`: standard input is an
-    /// interactive console whose Ctrl-A sequences are ours.
+    /// Opens the host side; `None` for [`SerialSpec::None`]. `escapes`: if standard input is a
+    /// terminal, its Ctrl-A sequences are ours.
     /// # Errors
     /// [`SerialError`] names the file or socket.
     pub fn open(spec: &SerialSpec, escapes: bool) -> Result<Option<Self>, SerialError> {
@@ -86,7 +87,9 @@ impl SerialBackend {
                 let output = Sink::shared(std::io::stdout().as_fd()).map_err(SerialError::Stdio)?;
                 backend.sink = Some(output);
                 backend.input = std::io::stdin().as_fd().try_clone_to_owned().ok();
-                backend.escapes = escapes.then(EscapeFilter::default);
+                // Piped input is data: only a person at a terminal has an escape key.
+                let console = escapes && std::io::stdin().is_terminal();
+                backend.escapes = console.then(EscapeFilter::default);
                 backend.stop_when_closed = true;
             }
             SerialSpec::File(path) => {
