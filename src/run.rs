@@ -4,11 +4,11 @@ use crate::cli::{MachineOptions, RunOptions};
 use crate::exit;
 use crate::signals::BlockedSignals;
 use crate::terminal::RawTerminal;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ring3_monitor::board::StopHandle;
-use ring3_monitor::config::{BootSource, MachineConfig, Outcome, SerialSpec};
+use ring3_monitor::config::{BootSource, MachineConfig, SerialSpec};
 use ring3_monitor::host;
-use ring3_monitor::linux::BootImages;
+use ring3_monitor::machine::Machine;
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,28 +44,16 @@ pub fn start(
         debug_exit,
         stop: Arc::clone(&stop),
     };
-    let terminal = (config.serial == SerialSpec::Stdio)
-        .then(RawTerminal::enter)
-        .flatten();
+    let interactive = config.serial == SerialSpec::Stdio;
+    let machine = Machine::new(config)?;
+    let terminal = if interactive { RawTerminal::enter() } else { None };
     if terminal.is_some() && stderr().is_terminal() {
         eprint!("ring3: Ctrl-A h for help, Ctrl-A x to quit\r\n");
     }
     signals
         .watch(stop, terminal.as_ref().map(RawTerminal::restore_handle))
         .context("cannot start the signal thread")?;
-    let outcome = run_machine(&config)?;
+    let outcome = machine.run();
     drop(terminal);
-    Ok(exit::of(outcome))
-}
-
-/// Checks the boot files; there is no processor engine to start them on yet.
-fn run_machine(config: &MachineConfig) -> Result<Outcome> {
-    let BootSource::Linux {
-        kernel,
-        initrd,
-        cmdline,
-    } = &config.boot;
-    let images = BootImages::read(kernel, initrd.as_deref(), cmdline, 0)?;
-    images.check(config.memory)?;
-    bail!("this build has no processor engine: it can check boot files, not run them")
+    Ok(exit::of(outcome?))
 }

@@ -3,6 +3,14 @@
 //! It knows no device and no monitor: translated code leaves by exits and by a table of helpers.
 
 pub mod addr;
+pub mod asm;
+pub mod cache;
+pub mod classify;
+pub mod code_memory;
+pub mod helper;
+pub mod lower;
 pub mod mode;
+pub mod prelude;
+pub mod scan;
 pub mod state;
 pub mod state_box;

@@ -314,19 +314,27 @@ pub struct Msrs {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TlbEntry {
-    /// Page address (low 12 bits 0) if reads hit, else [`TlbEntry::INVALID`].
+    /// Page address (low 12 bits 0) if reads hit, else [`TlbEntry::invalid_tag`].
     pub read: u32,
-    /// Page address if writes hit, else [`TlbEntry::INVALID`].
+    /// Page address if writes hit, else [`TlbEntry::invalid_tag`].
     pub write: u32,
     /// Host address minus guest linear address.
     pub delta: u64,
 }
 
 impl TlbEntry {
-    /// A tag that no page address equals.
-    pub const INVALID: u32 = 0xfff;
+    /// A tag that never matches in entry `index`: a page of an entry far away. (A constant would
+    /// not do: the flag-free comparison computes a page difference.)
+    #[must_use]
+    pub const fn invalid_tag(index: usize) -> u32 {
+        ((index as u32) ^ (TLB_ENTRIES as u32 / 2)) << 12
+    }
     /// An entry that misses always.
-    pub const EMPTY: Self = Self { read: Self::INVALID, write: Self::INVALID, delta: 0 };
+    #[must_use]
+    pub const fn empty(index: usize) -> Self {
+        let tag = Self::invalid_tag(index);
+        Self { read: tag, write: tag, delta: 0 }
+    }
 }
 
 /// Entries in each soft TLB (a power of two).
@@ -424,10 +432,18 @@ pub struct GuestState {
     pub cache_rsp: u64,
     /// Address of the sentinel at the top of the return stack.
     pub return_stack_top: u64,
+    /// Host address that the sentinel holds: the jump-cache lookup of the current table.
+    pub return_sentinel: u64,
+    /// Step of string instructions: 1, or -1 (as 64 bits) while DF is set.
+    pub string_step: i64,
     /// Address that polls load from: [`GuestState::poll_target`] or an unmapped page. Atomic.
     pub poll_ptr: u64,
     /// What an unarmed poll loads.
     pub poll_target: u64,
+    /// 1 while an event waits that a closed IF holds back; an inline STI looks at it.
+    pub event_waiting: u32,
+    /// Explicit padding.
+    pub pad1: u32,
     /// Host address of the supervisor window (4 GiB aligned).
     pub window_base: u64,
     /// An [`ExitKind`].
@@ -438,6 +454,14 @@ pub struct GuestState {
     pub fault: HostFault,
     /// Where a resumed fault continues.
     pub resume_rip: u64,
+    /// `fpu_live` as it was at the exit; a resumed fault reloads the FPU state when 1.
+    pub resume_fpu: u32,
+    /// PEXT masks used by the flag-free soft access: page number bits, and entry-index bits.
+    pub mask_page: u32,
+    /// See `mask_page`.
+    pub mask_index: u32,
+    /// PEXT mask of the bits of a repeat count that make it too long to run inline.
+    pub mask_long_count: u32,
     /// 1 while the guest's FPU/SSE/AVX state is in the host's registers.
     pub fpu_live: u32,
     /// XSAVE mask for the guest's state components (EDX:EAX as one value).
@@ -556,6 +580,7 @@ impl GuestState {
     /// Sets every EFLAGS bit; the caller has applied the privilege rules.
     pub fn set_eflags(&mut self, value: u32) {
         self.arith_flags = u64::from(value & eflags::ARITH);
+        self.string_step = if value & eflags::DF != 0 { -1 } else { 1 };
         self.sys_flags = value & eflags::SYS;
         self.if_flag = u8::from(value & eflags::IF != 0);
     }
@@ -631,6 +656,15 @@ impl GuestState {
         Mode::of(self)
     }
 
+    /// Empties both soft TLBs.
+    pub fn flush_soft_tlb(&mut self) {
+        for tlb in &mut self.tlb {
+            for (i, entry) in tlb.iter_mut().enumerate() {
+                *entry = TlbEntry::empty(i);
+            }
+        }
+    }
+
     /// Index of the soft TLB for the current privilege level.
     #[must_use]
     pub fn tlb_index(&self) -> usize {
@@ -668,6 +702,9 @@ impl GuestState {
         let mut cs = Segment::real(0xf000);
         cs.base = 0xffff_0000;
         self.set_segment(SegReg::Cs, cs);
+        self.mask_page = 0xffff_f000;
+        self.mask_index = (TLB_ENTRIES as u32 - 1) << 12;
+        self.mask_long_count = 0xffff_f000;
         let system = |attr| Segment { limit: 0xffff, attr: SegAttr(attr), usable: true, ..Segment::null(0) };
         self.ldtr = system(0x82);
         self.tr = system(0x8b);

@@ -1,7 +1,7 @@
 //! Owns the memory of a [`GuestState`].
 #![allow(unsafe_code)] // the structure is over a mebibyte: it is allocated zeroed, never on a stack
 
-use crate::state::{GuestState, TlbEntry};
+use crate::state::GuestState;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -22,9 +22,7 @@ impl StateBox {
         let pointer = unsafe { alloc_zeroed(layout) }.cast::<GuestState>();
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
         let mut state = Self(pointer);
-        for tlb in &mut state.tlb {
-            tlb.fill(TlbEntry::EMPTY);
-        }
+        state.flush_soft_tlb();
         state.reset();
         state
     }

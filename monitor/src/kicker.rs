@@ -1,0 +1,69 @@
+//! How other threads make a processor look up: the poisoned poll pointer and a thread wake-up.
+#![allow(unsafe_code)] // one atomic field of the guest state is shared between threads
+
+use crate::board::Kick;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use ring3_translator::state::GuestState;
+use ring3_translator::state_box::StateBox;
+use std::sync::Arc;
+use std::thread::Thread;
+
+/// The processor's state, kept alive for kickers that outlast the run loop.
+pub struct SharedState(StateBox);
+
+// SAFETY: other threads touch only `poll_ptr`, and that atomically.
+unsafe impl Sync for SharedState {}
+
+impl SharedState {
+    /// Wraps a state.
+    #[must_use]
+    pub fn new(state: StateBox) -> Arc<Self> {
+        Arc::new(Self(state))
+    }
+
+    /// The state's address. Everything but `poll_ptr` belongs to the processor's thread.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut GuestState {
+        self.0.as_ptr()
+    }
+
+    /// The shared field.
+    #[must_use]
+    pub fn poll_ptr(&self) -> &AtomicU64 {
+        // SAFETY: the field is aligned, lives as long as self, and everyone accesses it atomically
+        // (translated code by single aligned loads).
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.0.as_ptr()).poll_ptr) }
+    }
+}
+
+/// Wakes one processor.
+pub struct Kicker {
+    state: Arc<SharedState>,
+    /// Set by a kick, cleared by the run loop when it looks.
+    pub attention: AtomicBool,
+    poison: u64,
+    thread: std::sync::OnceLock<Thread>,
+}
+
+impl Kicker {
+    /// A kicker that poisons polls with `poison`.
+    #[must_use]
+    pub fn new(state: Arc<SharedState>, poison: u64) -> Self {
+        Self { state, attention: AtomicBool::new(false), poison, thread: std::sync::OnceLock::new() }
+    }
+
+    /// Names the calling thread as the processor's.
+    pub fn bind_thread(&self) {
+        let _ = self.thread.set(std::thread::current());
+    }
+}
+
+impl Kick for Kicker {
+    fn kick(&self) {
+        self.attention.store(true, Ordering::Release);
+        self.state.poll_ptr().store(self.poison, Ordering::Release);
+        if let Some(t) = self.thread.get() {
+            t.unpark();
+        }
+    }
+}

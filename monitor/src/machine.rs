@@ -1,0 +1,143 @@
+//! The assembled machine: memory, board, processor, boot source.
+
+use crate::acpi;
+use crate::board::{Board, BoardConfig, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError, StopReason};
+use crate::clock::VmClock;
+use crate::config::{BootSource, MachineConfig, Outcome, SerialSpec, StatsFormat};
+use crate::cpu::cpuid::CpuModel;
+use crate::linux::{self, BootError, BootImages};
+use crate::memory::GuestRam;
+use crate::stats::Report;
+use crate::vcpu::{Vcpu, VcpuExit};
+use ring3_translator::addr::PAGE_SIZE;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a machine could not be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// Kernel, initrd or command line.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Serial port.
+    #[error(transparent)]
+    Serial(#[from] SerialError),
+    /// The host refused something.
+    #[error("the host refused {what}: {source}")]
+    Host {
+        /// What was asked for.
+        what: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// A defect of ring3.
+    #[error("internal error of ring3, please report it: {0}")]
+    Internal(String),
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
+    move |source| MachineError::Host { what, source }
+}
+
+/// A machine, ready to run.
+pub struct Machine {
+    config: MachineConfig,
+    ram: Arc<GuestRam>,
+    board: Arc<Mutex<Board>>,
+    clock: Arc<VmClock>,
+    vcpu: Vcpu,
+    images: BootImages,
+    acpi: acpi::AcpiImage,
+    serial: Option<SerialBackend>,
+}
+
+impl Machine {
+    /// Builds the machine and loads the guest.
+    /// # Errors
+    /// [`MachineError`] with one sentence that names the file or option.
+    pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
+        let interactive = config.serial == SerialSpec::Stdio;
+        let BootSource::Linux { kernel, initrd, cmdline } = &config.boot;
+        let clock = Arc::new(VmClock::new());
+        let board_config = BoardConfig { memory: config.memory, serial_ports: 4, debug_exit: config.debug_exit };
+        let board = Board::new(board_config, Arc::clone(&clock));
+        let acpi = acpi::build(&board.acpi_hardware());
+        let images = BootImages::read(kernel, initrd.as_deref(), cmdline, u64::from(acpi.rsdp))?;
+        images.check(config.memory)?;
+        let ram = Arc::new(GuestRam::new(config.memory).map_err(host("guest memory"))?);
+        let board = Arc::new(Mutex::new(board));
+        let mut model = CpuModel::host_default();
+        model.tsc_hz = clock.tsc_hz();
+        let vcpu = Vcpu::new(Arc::clone(&ram), Arc::clone(&board), Arc::clone(&clock), model, config.engine)
+            .map_err(host("address space for the processor"))?;
+        let serial = SerialBackend::open(&config.serial, interactive)?;
+        let mut machine = Self { config, ram, board, clock, vcpu, images, acpi, serial };
+        machine.load()?;
+        Ok(machine)
+    }
+
+    /// Puts the guest's images into memory and the processor into its entry state.
+    fn load(&mut self) -> Result<(), MachineError> {
+        self.acpi.write_to(&*self.ram).map_err(|e| MachineError::Internal(e.to_string()))?;
+        let entry = linux::boot(&*self.ram, &self.images)?;
+        linux::apply(self.vcpu.state_mut(), &entry);
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<(), MachineError> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        self.vcpu.reset();
+        let zeros = vec![0u8; PAGE_SIZE as usize * 256];
+        let mut at = 0;
+        while at < self.ram.size() {
+            self.ram.write_unwatched(at, &zeros);
+            at += zeros.len() as u64;
+        }
+        for page in 0..self.ram.size() / PAGE_SIZE {
+            self.ram.clear_attributes(page * PAGE_SIZE, u8::MAX);
+        }
+        self.load()
+    }
+
+    /// Runs the guest to its end on this thread.
+    /// # Errors
+    /// [`MachineError::Internal`] for a defect of ring3, or when the host refuses a thread.
+    pub fn run(mut self) -> Result<Outcome, MachineError> {
+        let registration = self.vcpu.attach_thread().map_err(host("signal handlers"))?;
+        let serial = self.serial.take().map(|s| (0, s)).into_iter().collect();
+        let io = IoThread::spawn(Arc::clone(&self.board), self.vcpu.kicker(), serial, Arc::clone(&self.config.stop))
+            .map_err(host("an I/O thread"))?;
+        let io: Arc<IoHandle> = Arc::new(io);
+        self.vcpu.set_io(Some(Arc::clone(&io)));
+        let outcome = self.run_to_outcome();
+        self.vcpu.set_io(None);
+        if let Some(io) = Arc::into_inner(io) {
+            io.finish();
+        }
+        drop(registration);
+        if let Some(format) = self.config.stats {
+            let report = Report::collect(&self.vcpu, &self.clock);
+            match format {
+                StatsFormat::Table => eprint!("{report}"),
+                StatsFormat::Json => eprintln!("{}", report.json()),
+            }
+        }
+        outcome
+    }
+
+    fn run_to_outcome(&mut self) -> Result<Outcome, MachineError> {
+        loop {
+            match self.vcpu.run(None) {
+                VcpuExit::Request(MachineRequest::PowerOff) => return Ok(Outcome::PowerOff),
+                VcpuExit::Request(MachineRequest::DebugExit(v)) => return Ok(Outcome::DebugExit(v)),
+                VcpuExit::Request(MachineRequest::Stop(StopReason::Quit)) => return Ok(Outcome::Quit),
+                VcpuExit::Request(MachineRequest::Stop(StopReason::Signal(n))) => return Ok(Outcome::Signal(n)),
+                VcpuExit::Request(MachineRequest::Reset) if self.config.no_reboot => return Ok(Outcome::Reset),
+                VcpuExit::Shutdown if self.config.no_reboot => return Ok(Outcome::TripleFault),
+                VcpuExit::Request(MachineRequest::Reset) | VcpuExit::Shutdown => self.restart()?,
+                VcpuExit::Reached => {}
+                VcpuExit::Internal(text) => return Err(MachineError::Internal(text)),
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Guest RAM and its page attributes.
+//!
+//! RAM is one memfd, so that windows and executors can map it again. No Rust reference points into
+//! it: every access is a bounded copy or an atomic operation through [`GuestRam`].
+#![allow(unsafe_code)] // maps the memfd and copies through raw pointers
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use ring3_translator::addr::PAGE_SIZE;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Attributes of a guest-physical page.
+pub mod attr {
+    /// Translations exist for bytes of this page.
+    pub const CODE: u8 = 1;
+    /// Attributes that forbid direct writes through windows and TLBs.
+    pub const WATCHED: u8 = CODE;
+}
+
+/// The VGA hole in low memory, in bytes.
+pub const VGA_HOLE: core::ops::Range<u64> = 0xa_0000..0xc_0000;
+
+/// Guest RAM from physical address 0 on; the VGA hole inside belongs to devices.
+pub struct GuestRam {
+    fd: OwnedFd,
+    base: NonNull<u8>,
+    size: u64,
+    attributes: Vec<AtomicU8>,
+}
+
+// SAFETY: the mapping lives as long as the value, and all accesses are raw copies or atomics on it;
+// data races on guest RAM are the guest's own affair and never touch a Rust object.
+unsafe impl Send for GuestRam {}
+// SAFETY: as above.
+unsafe impl Sync for GuestRam {}
+
+impl GuestRam {
+    /// Allocates `size` bytes of zeroed RAM (a multiple of the page size).
+    /// # Errors
+    /// When the host refuses a memfd of that size or its mapping.
+    pub fn new(size: u64) -> io::Result<Self> {
+        // SAFETY: constant name; the result is checked.
+        let fd = unsafe { libc::memfd_create(c"ring3-ram".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh descriptor that nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: a valid descriptor.
+        if unsafe { libc::ftruncate(fd.as_raw_fd(), size as libc::off_t) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let length = size as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let p = unsafe {
+            libc::mmap(core::ptr::null_mut(), length, prot, libc::MAP_SHARED | libc::MAP_NORESERVE, fd.as_raw_fd(), 0)
+        };
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let Some(base) = NonNull::new(p.cast()) else { return Err(io::Error::other("mmap returned null")) };
+        let pages = (size / PAGE_SIZE) as usize;
+        Ok(Self { fd, base, size, attributes: (0..pages).map(|_| AtomicU8::new(0)).collect() })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The memfd.
+    #[must_use]
+    pub fn fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
+    /// True if the whole page of `pa` is RAM.
+    #[must_use]
+    pub fn is_ram(&self, pa: u64) -> bool {
+        pa < self.size && !VGA_HOLE.contains(&pa)
+    }
+
+    /// Host address of a RAM byte, for TLB deltas; None outside RAM.
+    #[must_use]
+    pub fn host_address(&self, pa: u64) -> Option<u64> {
+        self.is_ram(pa).then(|| self.base.as_ptr() as u64 + pa)
+    }
+
+    /// The physical address of a host address from [`Self::host_address`].
+    #[must_use]
+    pub fn physical_of(&self, host: u64) -> u64 {
+        host.wrapping_sub(self.base.as_ptr() as u64)
+    }
+
+    /// Attributes of the page of `pa`; 0 outside RAM.
+    #[must_use]
+    pub fn attributes(&self, pa: u64) -> u8 {
+        self.attributes.get((pa / PAGE_SIZE) as usize).map_or(0, |a| a.load(Ordering::Relaxed))
+    }
+
+    /// Sets attribute bits of the page of `pa`; returns the old attributes.
+    pub fn set_attributes(&self, pa: u64, bits: u8) -> u8 {
+        self.attributes.get((pa / PAGE_SIZE) as usize).map_or(0, |a| a.fetch_or(bits, Ordering::Relaxed))
+    }
+
+    /// Clears attribute bits of the page of `pa`.
+    pub fn clear_attributes(&self, pa: u64, bits: u8) {
+        if let Some(a) = self.attributes.get((pa / PAGE_SIZE) as usize) {
+            a.fetch_and(!bits, Ordering::Relaxed);
+        }
+    }
+
+    /// Copies RAM out; bytes outside RAM read as 0xff. For DMA, boot and page walks.
+    pub fn read(&self, pa: u64, buf: &mut [u8]) {
+        let available = self.size.saturating_sub(pa).min(buf.len() as u64) as usize;
+        // SAFETY: `available` bytes from `pa` are inside the mapping.
+        unsafe { core::ptr::copy_nonoverlapping(self.base.as_ptr().add(if available > 0 { pa as usize } else { 0 }), buf.as_mut_ptr(), available) };
+        buf[available..].fill(0xff);
+    }
+
+    /// Copies into RAM without telling watchers; bytes outside RAM are dropped.
+    pub fn write_unwatched(&self, pa: u64, data: &[u8]) {
+        let available = self.size.saturating_sub(pa).min(data.len() as u64) as usize;
+        if available > 0 {
+            // SAFETY: `available` bytes from `pa` are inside the mapping.
+            unsafe { core::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(pa as usize), available) };
+        }
+    }
+
+    /// Moves `len` bytes within RAM (overlap allowed); both ranges must be RAM, else nothing happens.
+    pub fn copy_within(&self, from: u64, to: u64, len: u64) {
+        if from.checked_add(len).is_some_and(|e| e <= self.size) && to.checked_add(len).is_some_and(|e| e <= self.size) {
+            // SAFETY: both ranges are inside the mapping.
+            unsafe {
+                core::ptr::copy(self.base.as_ptr().add(from as usize), self.base.as_ptr().add(to as usize), len as usize);
+            }
+        }
+    }
+
+    fn aligned<T>(&self, pa: u64) -> Option<NonNull<T>> {
+        let size = size_of::<T>() as u64;
+        let inside = pa.is_multiple_of(size) && pa.checked_add(size).is_some_and(|end| end <= self.size);
+        // SAFETY: inside the mapping.
+        inside.then(|| unsafe { self.base.add(pa as usize).cast() })
+    }
+
+    /// An aligned 32-bit word; all ones outside RAM.
+    #[must_use]
+    pub fn read_u32(&self, pa: u64) -> u32 {
+        // SAFETY: aligned and inside the mapping, accessed atomically only.
+        self.aligned::<AtomicU32>(pa).map_or(u32::MAX, |p| unsafe { p.as_ref() }.load(Ordering::Relaxed))
+    }
+
+    /// An aligned 64-bit word; all ones outside RAM.
+    #[must_use]
+    pub fn read_u64(&self, pa: u64) -> u64 {
+        // SAFETY: aligned and inside the mapping, accessed atomically only.
+        self.aligned::<AtomicU64>(pa).map_or(u64::MAX, |p| unsafe { p.as_ref() }.load(Ordering::Relaxed))
+    }
+
+    /// Atomically sets bits of an aligned 32-bit word (page-table A and D bits).
+    pub fn or_u32(&self, pa: u64, bits: u32) {
+        if let Some(p) = self.aligned::<AtomicU32>(pa) {
+            // SAFETY: aligned and inside the mapping, accessed atomically only.
+            unsafe { p.as_ref() }.fetch_or(bits, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for GuestRam {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this size.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.size as usize) };
+    }
+}
+
+impl crate::linux::GuestMemory for GuestRam {
+    fn write(&self, pa: u64, data: &[u8]) -> Result<(), crate::linux::OutOfMemory> {
+        if pa.checked_add(data.len() as u64).is_none_or(|end| end > self.size) {
+            return Err(crate::linux::OutOfMemory { pa, len: data.len() as u64 });
+        }
+        self.write_unwatched(pa, data);
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}

@@ -1,0 +1,305 @@
+//! The guest's memory as the processor sees it: walks, soft TLBs, the window, code pages.
+
+use crate::cpu::env::{Access, Privilege, TlbFlush};
+use crate::cpu::fault::Fault;
+use crate::memory::{GuestRam, attr};
+use crate::paging::{Page, Walk, walk};
+use crate::window::Window;
+use ring3_translator::addr::PAGE_SIZE;
+use ring3_translator::state::{GuestState, TLB_ENTRIES, TlbEntry, cr0};
+use std::io;
+use std::sync::Arc;
+
+/// Entries of the instruction-fetch TLB (a power of two).
+const FETCH_ENTRIES: usize = 256;
+
+/// One entry of the fetch TLB.
+#[derive(Clone, Copy)]
+struct FetchEntry {
+    /// Linear page | privilege (0 supervisor, 1 user); odd high bit pattern when empty.
+    tag: u64,
+    phys: u64,
+    global: bool,
+}
+
+const EMPTY_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, phys: 0, global: false };
+
+/// What a window miss came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// Mapped: run the instruction again.
+    Mapped,
+    /// A guest page fault.
+    Fault(Fault),
+    /// Not for the window (device memory, user page): the site must be adapted.
+    Unmappable,
+    /// A write to a page with translations.
+    Code(u64),
+}
+
+/// Counters of the memory system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MmuStats {
+    /// Soft TLB fills.
+    pub tlb_fills: u64,
+    /// Flushes of all entries.
+    pub flush_all: u64,
+    /// Flushes by CR3 loads.
+    pub flush_non_global: u64,
+    /// INVLPG.
+    pub invlpg: u64,
+    /// Window misses (host faults that were mapped).
+    pub window_misses: u64,
+    /// Instruction-fetch walks.
+    pub fetch_walks: u64,
+}
+
+/// See the module's text.
+pub struct Mmu {
+    /// Guest RAM.
+    pub ram: Arc<GuestRam>,
+    /// The supervisor window.
+    pub window: Window,
+    fetch: Vec<FetchEntry>,
+    /// A soft TLB holds pieces of a large page, which INVLPG drops as a whole.
+    large_pages: bool,
+    /// Bits of a physical address.
+    pub phys_bits: u32,
+    /// All ones, or without bit 20 while the A20 gate is closed.
+    pub a20_mask: u64,
+    /// Counters.
+    pub stats: MmuStats,
+}
+
+impl Mmu {
+    /// A memory system over `ram`.
+    /// # Errors
+    /// When the host has no address space for the window.
+    pub fn new(ram: Arc<GuestRam>, phys_bits: u32) -> io::Result<Self> {
+        let window = Window::new(&ram)?;
+        Ok(Self {
+            ram,
+            window,
+            fetch: vec![EMPTY_FETCH; FETCH_ENTRIES],
+            large_pages: false,
+            phys_bits,
+            a20_mask: u64::MAX,
+            stats: MmuStats::default(),
+        })
+    }
+
+    fn walk(&self, st: &GuestState, lin: u32, access: Access, who: Privilege, commit: bool) -> Result<Page, Fault> {
+        let mut page = walk(st, &self.ram, lin, Walk { access, who, commit }, self.phys_bits)?;
+        page.phys &= self.a20_mask;
+        Ok(page)
+    }
+
+    /// Translates an instruction fetch: physical address and whether the page is global.
+    /// # Errors
+    /// #PF.
+    pub fn fetch(&mut self, st: &GuestState, lin: u32) -> Result<(u64, bool), Fault> {
+        let user = st.cpl == 3;
+        let page = u64::from(lin) & !(PAGE_SIZE - 1);
+        let tag = page | u64::from(user);
+        let offset = u64::from(lin) & (PAGE_SIZE - 1);
+        let slot = (lin >> 12) as usize & (FETCH_ENTRIES - 1);
+        let e = self.fetch[slot];
+        if e.tag == tag {
+            return Ok((e.phys | offset, e.global));
+        }
+        let who = if user { Privilege::User } else { Privilege::Supervisor };
+        self.stats.fetch_walks += 1;
+        let p = self.walk(st, lin, Access::Execute, who, true)?;
+        let phys = p.phys & !(PAGE_SIZE - 1);
+        self.fetch[slot] = FetchEntry { tag, phys, global: p.global };
+        Ok((phys | offset, p.global))
+    }
+
+    /// Walks for a data access and fills the soft TLB when the page can be accessed directly.
+    /// Returns the physical address.
+    /// # Errors
+    /// #PF.
+    pub fn resolve(&mut self, st: &mut GuestState, lin: u32, access: Access, who: Privilege) -> Result<u64, Fault> {
+        let p = self.walk(st, lin, access, who, true)?;
+        if let Some(host) = self.ram.host_address(p.phys) {
+            self.stats.tlb_fills += 1;
+            self.large_pages |= p.size > PAGE_SIZE;
+            let page = lin & !0xfff;
+            let index = (lin >> 12) as usize & (TLB_ENTRIES - 1);
+            let watched = self.ram.attributes(p.phys) & attr::WATCHED != 0;
+            let entry = &mut st.tlb[usize::from(who == Privilege::User)][index];
+            if entry.read != page && entry.write != page {
+                *entry = TlbEntry::empty(index);
+            }
+            entry.read = page;
+            entry.write = if p.writable && !watched { page } else { TlbEntry::invalid_tag(index) };
+            entry.delta = host.wrapping_sub(u64::from(lin));
+        }
+        Ok(p.phys)
+    }
+
+    /// The host address of a linear byte if the soft TLB has it for this access.
+    #[must_use]
+    pub fn probe_tlb(st: &GuestState, lin: u32, write: bool, who: Privilege) -> Option<u64> {
+        let entry = &st.tlb[usize::from(who == Privilege::User)][(lin >> 12) as usize & (TLB_ENTRIES - 1)];
+        let tag = if write { entry.write } else { entry.read };
+        (tag == lin & !0xfff).then(|| entry.delta.wrapping_add(u64::from(lin)))
+    }
+
+    /// Handles a host fault in the window at linear address `lin`.
+    pub fn window_miss(&mut self, st: &mut GuestState, lin: u32, write: bool) -> Miss {
+        let access = if write { Access::Write } else { Access::Read };
+        let page = match self.walk(st, lin, access, Privilege::Supervisor, true) {
+            Ok(p) => p,
+            Err(f) => return Miss::Fault(f),
+        };
+        if !self.ram.is_ram(page.phys) {
+            return Miss::Unmappable;
+        }
+        if write && self.ram.attributes(page.phys) & attr::CODE != 0 {
+            return Miss::Code(page.phys);
+        }
+        if st.cr0 & cr0::PG == 0 {
+            self.stats.window_misses += 1;
+            return match if self.a20_mask == u64::MAX { self.window.map_identity(&self.ram) } else { self.map_page(lin, &page) } {
+                Ok(()) => Miss::Mapped,
+                Err(_) => Miss::Unmappable,
+            };
+        }
+        if page.user || self.a20_mask != u64::MAX {
+            return Miss::Unmappable;
+        }
+        self.stats.window_misses += 1;
+        let (start, phys, len) = self.extend(st, lin, &page);
+        match self.window.map(&self.ram, start, phys, len, page.writable, page.global) {
+            Ok(()) => Miss::Mapped,
+            Err(_) => {
+                // Out of host mappings: drop all, then the single page.
+                self.window.clear();
+                match self.map_page(lin, &page) {
+                    Ok(()) => Miss::Mapped,
+                    Err(_) => Miss::Unmappable,
+                }
+            }
+        }
+    }
+
+    fn map_page(&mut self, lin: u32, page: &Page) -> io::Result<()> {
+        let lin = u64::from(lin) & !(PAGE_SIZE - 1);
+        let phys = page.phys & !(PAGE_SIZE - 1);
+        self.window.map(&self.ram, lin, phys, PAGE_SIZE, page.writable, page.global)
+    }
+
+    /// The largest physically contiguous run around `lin` whose pages have the same rights and
+    /// whose accessed (and dirty) bits are already set.
+    fn extend(&self, st: &GuestState, lin: u32, page: &Page) -> (u64, u64, u64) {
+        const REACH: u64 = 64 << 20;
+        let size = page.size.max(PAGE_SIZE);
+        let lin = u64::from(lin) & !(size - 1);
+        let phys = page.phys & !(size - 1);
+        let same = |l: u64, expected: u64| {
+            let p = walk(st, &self.ram, l as u32, Walk { access: Access::Read, who: Privilege::Supervisor, commit: false }, self.phys_bits).ok()?;
+            let ok = !p.user
+                && p.writable == page.writable
+                && p.global == page.global
+                && p.phys == expected
+                && self.ram.is_ram(p.phys)
+                && p.phys + p.size <= self.ram.size();
+            ok.then_some(p.size)
+        };
+        let (mut start, mut start_phys, mut end, mut end_phys) = (lin, phys, lin + size, phys + size);
+        // A large page may reach beyond RAM or over the VGA hole: take only what is RAM.
+        if end_phys > self.ram.size() || (start_phys < crate::memory::VGA_HOLE.end && end_phys > crate::memory::VGA_HOLE.start) {
+            return self.clip(lin, phys, size, page);
+        }
+        while end - lin < REACH && end < 1 << 32 {
+            let Some(s) = same(end, end_phys) else { break };
+            if end_phys < crate::memory::VGA_HOLE.end && end_phys + s > crate::memory::VGA_HOLE.start {
+                break;
+            }
+            end += s;
+            end_phys += s;
+        }
+        while lin - start < REACH && start >= PAGE_SIZE && start_phys >= PAGE_SIZE {
+            let Some(s) = same(start - PAGE_SIZE, start_phys - PAGE_SIZE) else { break };
+            if s > start_phys || s > start || (start_phys - s < crate::memory::VGA_HOLE.end && start_phys > crate::memory::VGA_HOLE.start) {
+                break;
+            }
+            start -= s;
+            start_phys -= s;
+        }
+        (start, start_phys, end - start)
+    }
+
+    /// The RAM part of a large page around the byte that was accessed.
+    fn clip(&self, lin: u64, phys: u64, size: u64, page: &Page) -> (u64, u64, u64) {
+        let hole = crate::memory::VGA_HOLE;
+        let (mut from, mut to) = (phys, (phys + size).min(self.ram.size()));
+        if page.phys < hole.start {
+            to = to.min(hole.start);
+        } else {
+            from = from.max(hole.end);
+        }
+        (lin + (from - phys), from, to - from)
+    }
+
+    /// TLB flushes: soft TLBs, fetch TLB, window.
+    pub fn flush(&mut self, st: &mut GuestState, what: TlbFlush) {
+        st.flush_soft_tlb();
+        match what {
+            TlbFlush::All => {
+                self.stats.flush_all += 1;
+                self.window.clear();
+                self.fetch.fill(EMPTY_FETCH);
+            }
+            TlbFlush::NonGlobal => {
+                self.stats.flush_non_global += 1;
+                self.window.clear_non_global();
+                for e in &mut self.fetch {
+                    if !e.global {
+                        *e = EMPTY_FETCH;
+                    }
+                }
+            }
+        }
+    }
+
+    /// INVLPG.
+    pub fn invalidate_page(&mut self, st: &mut GuestState, lin: u32) {
+        self.stats.invlpg += 1;
+        let index = (lin >> 12) as usize & (TLB_ENTRIES - 1);
+        if self.large_pages {
+            self.large_pages = false;
+            st.flush_soft_tlb();
+        } else {
+            for tlb in &mut st.tlb {
+                tlb[index] = TlbEntry::empty(index);
+            }
+        }
+        self.window.unmap_range(u64::from(lin) & !(PAGE_SIZE - 1), PAGE_SIZE);
+        // The page may have been part of a large one.
+        self.fetch.fill(EMPTY_FETCH);
+    }
+
+    /// Marks a physical page as holding translated code: no direct write reaches it any more.
+    pub fn watch_code(&mut self, st: &mut GuestState, phys: u64) {
+        if self.ram.set_attributes(phys, attr::CODE) & attr::CODE != 0 {
+            return;
+        }
+        self.window.protect_physical(phys, false);
+        let Some(host) = self.ram.host_address(phys & !(PAGE_SIZE - 1)) else { return };
+        for tlb in &mut st.tlb {
+            for (i, e) in tlb.iter_mut().enumerate() {
+                if e.write != TlbEntry::invalid_tag(i) && e.delta.wrapping_add(u64::from(e.write)) == host {
+                    e.write = TlbEntry::invalid_tag(i);
+                }
+            }
+        }
+    }
+
+    /// The page has no translations any more: direct writes are allowed again.
+    pub fn unwatch_code(&mut self, phys: u64) {
+        self.ram.clear_attributes(phys, attr::CODE);
+        self.window.protect_physical(phys, true);
+    }
+}

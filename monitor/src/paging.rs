@@ -1,0 +1,190 @@
+//! The page-table walk. Intel SDM vol. 3A, chapter 4.
+//!
+//! None, 32-bit (with 4 MiB pages) and PAE paging. Rights are checked before accessed and dirty
+//! bits are set; bits are set on every level that was used, the dirty bit on the leaf.
+
+use crate::cpu::env::{Access, Privilege};
+use crate::cpu::fault::Fault;
+use crate::memory::GuestRam;
+use ring3_translator::state::{GuestState, cr0, cr4, efer, eflags};
+
+/// A translated page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Guest-physical address of the byte asked for.
+    pub phys: u64,
+    /// Bytes of the page: 4 KiB, 2 MiB or 4 MiB (no paging: 4 GiB as 0).
+    pub size: u64,
+    /// User accesses are allowed.
+    pub user: bool,
+    /// Writes at the privilege asked for are allowed and the dirty bit is set.
+    pub writable: bool,
+    /// Writes at the privilege asked for are allowed.
+    pub may_write: bool,
+    /// Global: survives a CR3 load.
+    pub global: bool,
+}
+
+mod pte {
+    pub(super) const P: u64 = 1;
+    pub(super) const W: u64 = 2;
+    pub(super) const U: u64 = 4;
+    pub(super) const A: u64 = 0x20;
+    pub(super) const D: u64 = 0x40;
+    pub(super) const PS: u64 = 0x80;
+    pub(super) const G: u64 = 0x100;
+    pub(super) const NX: u64 = 1 << 63;
+}
+
+/// Page-fault error code bits. Intel SDM vol. 3A, 4.7.
+mod error {
+    pub(super) const P: u32 = 1;
+    pub(super) const W: u32 = 2;
+    pub(super) const U: u32 = 4;
+    pub(super) const RSVD: u32 = 8;
+    pub(super) const I: u32 = 16;
+}
+
+/// The kind of access that a walk is for.
+#[derive(Clone, Copy)]
+pub struct Walk {
+    /// What it does.
+    pub access: Access,
+    /// With whose rights.
+    pub who: Privilege,
+    /// False to look only: no A or D bit is set, and entries without A do not count as mapped.
+    pub commit: bool,
+}
+
+/// Where an entry was read and how wide it is.
+#[derive(Clone, Copy)]
+struct Entry {
+    at: u64,
+    value: u64,
+}
+
+/// Walks the tables for `lin`. `phys_bits` is the width of physical addresses.
+/// # Errors
+/// The page fault that the access raises.
+pub fn walk(st: &GuestState, ram: &GuestRam, lin: u32, walk: Walk, phys_bits: u32) -> Result<Page, Fault> {
+    if st.cr0 & cr0::PG == 0 {
+        return Ok(Page { phys: u64::from(lin), size: 0, user: true, writable: true, may_write: true, global: true });
+    }
+    let nx_on = st.cr4 & cr4::PAE != 0 && st.msr.efer & efer::NXE != 0;
+    let fault = |extra: u32| {
+        let mut code = extra;
+        if walk.access == Access::Write {
+            code |= error::W;
+        }
+        if walk.who == Privilege::User {
+            code |= error::U;
+        }
+        if walk.access == Access::Execute && (nx_on || st.cr4 & cr4::SMEP != 0) {
+            code |= error::I;
+        }
+        Fault::page(u64::from(lin), code)
+    };
+    let mut levels = [Entry { at: 0, value: 0 }; 2];
+    let (count, size) = if st.cr4 & cr4::PAE != 0 {
+        let pdpte = st.pdpte[(lin >> 30) as usize];
+        if pdpte & pte::P == 0 {
+            return Err(fault(0));
+        }
+        let reserved = (!0u64 << phys_bits) & !pte::NX | if nx_on { 0 } else { pte::NX };
+        let pd = pdpte & 0x000f_ffff_ffff_f000;
+        let at = pd + u64::from((lin >> 21) & 0x1ff) * 8;
+        levels[0] = Entry { at, value: ram.read_u64(at) };
+        let pde = levels[0].value;
+        if pde & pte::P == 0 {
+            return Err(fault(0));
+        }
+        if pde & reserved != 0 || (pde & pte::PS != 0 && pde & 0x1f_e000 != 0) {
+            return Err(fault(error::P | error::RSVD));
+        }
+        if pde & pte::PS != 0 {
+            (1, 0x20_0000)
+        } else {
+            let at = (pde & 0x000f_ffff_ffff_f000) + u64::from((lin >> 12) & 0x1ff) * 8;
+            let value = ram.read_u64(at);
+            if value & pte::P == 0 {
+                return Err(fault(0));
+            }
+            if value & reserved != 0 {
+                return Err(fault(error::P | error::RSVD));
+            }
+            levels[1] = Entry { at, value };
+            (2, 0x1000)
+        }
+    } else {
+        let at = (st.cr3 & 0xffff_f000) + u64::from(lin >> 22) * 4;
+        let pde = u64::from(ram.read_u32(at));
+        levels[0] = Entry { at, value: pde };
+        if pde & pte::P == 0 {
+            return Err(fault(0));
+        }
+        if pde & pte::PS != 0 && st.cr4 & cr4::PSE != 0 {
+            if pde & 0x3f_e000 != 0 {
+                // Without PSE-36, bits 13-21 are reserved.
+                return Err(fault(error::P | error::RSVD));
+            }
+            (1, 0x40_0000)
+        } else {
+            let at = (pde & 0xffff_f000) + u64::from((lin >> 12) & 0x3ff) * 4;
+            let value = u64::from(ram.read_u32(at));
+            if value & pte::P == 0 {
+                return Err(fault(0));
+            }
+            levels[1] = Entry { at, value };
+            (2, 0x1000)
+        }
+    };
+    let used = &levels[..count];
+    let all = used.iter().fold(!0u64, |a, e| a & e.value);
+    let any = used.iter().fold(0u64, |a, e| a | e.value);
+    let user = all & pte::U != 0;
+    let no_execute = nx_on && any & pte::NX != 0;
+    let may_write = match walk.who {
+        Privilege::User => all & pte::W != 0,
+        Privilege::Supervisor => all & pte::W != 0 || st.cr0 & cr0::WP == 0,
+    };
+    let allowed = match (walk.who, walk.access) {
+        (Privilege::User, _) if !user => false,
+        (_, Access::Write) if !may_write => false,
+        (_, Access::Execute) if no_execute => false,
+        (Privilege::Supervisor, Access::Execute) if user && st.cr4 & cr4::SMEP != 0 => false,
+        (Privilege::Supervisor, Access::Read | Access::Write)
+            if user && st.cr4 & cr4::SMAP != 0 && st.sys_flags & eflags::AC == 0 =>
+        {
+            false
+        }
+        _ => true,
+    };
+    if !allowed {
+        return Err(fault(error::P));
+    }
+    let leaf = used[count - 1];
+    let wants_dirty = walk.access == Access::Write;
+    if walk.commit {
+        for e in used {
+            if e.value & pte::A == 0 {
+                ram.or_u32(e.at, pte::A as u32);
+            }
+        }
+        if wants_dirty && leaf.value & pte::D == 0 {
+            ram.or_u32(leaf.at, pte::D as u32);
+        }
+    } else if all & pte::A == 0 {
+        return Err(fault(0));
+    }
+    let dirty = leaf.value & pte::D != 0 || (walk.commit && wants_dirty);
+    let frame = leaf.value & 0x000f_ffff_ffff_f000 & !(size - 1);
+    let frame = if st.cr4 & cr4::PAE == 0 { frame & 0xffff_ffff } else { frame };
+    Ok(Page {
+        phys: frame | (u64::from(lin) & (size - 1)),
+        size,
+        user,
+        writable: may_write && dirty,
+        may_write,
+        global: st.cr4 & cr4::PGE != 0 && leaf.value & pte::G != 0,
+    })
+}

@@ -1,0 +1,93 @@
+//! The report of a run: what ran where, and what it cost.
+
+use crate::clock::VmClock;
+use crate::vcpu::Vcpu;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// Counters of a finished run.
+pub struct Report(Value);
+
+impl Report {
+    /// Reads every counter.
+    #[must_use]
+    pub fn collect(vcpu: &Vcpu, clock: &VmClock) -> Self {
+        let core = vcpu.core();
+        let s = &core.stats;
+        let t = core.translator.stats();
+        let m = &core.mmu.stats;
+        let w = &core.mmu.window.stats;
+        let named = |map: &hashbrown::HashMap<iced_x86::Mnemonic, u64>| {
+            let mut list: Vec<_> = map.iter().map(|(k, v)| (format!("{k:?}").to_lowercase(), *v)).collect();
+            list.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            Value::Object(list.into_iter().map(|(k, v)| (k, json!(v))).collect())
+        };
+        let numbered = |list: &[u64]| {
+            Value::Object(list.iter().enumerate().filter(|(_, v)| **v > 0).map(|(i, v)| (i.to_string(), json!(v))).collect())
+        };
+        let mut adapted: Vec<String> = core.translator.adapted_sites().map(|p| format!("{p:#x}")).collect();
+        adapted.sort();
+        let ns = t.time.as_nanos() as u64;
+        Self(json!({
+            "vm_time_ms": clock.now_ns() / 1_000_000,
+            "entries": { "window": s.entries[0], "soft": s.entries[1] },
+            "exits": {
+                "link": s.exits[0], "indirect": s.exits[1], "helper": s.exits[2], "fault": s.exits[3], "end": s.exits[4],
+            },
+            "callouts": named(&s.callouts),
+            "unsupported": named(&s.unsupported),
+            "exceptions": numbered(&s.exceptions),
+            "interrupts": s.interrupts,
+            "software_interrupts": s.software_interrupts,
+            "halts": s.halts,
+            "host_faults": numbered(&s.host_faults),
+            "polls": s.polls,
+            "soft_misses": s.soft_misses,
+            "jump_cache_switches": s.table_switches,
+            "translator": {
+                "units": t.units, "instructions": t.instructions, "guest_bytes": t.guest_bytes,
+                "host_bytes": t.host_bytes, "links": t.links, "invalidated": t.invalidated, "flushes": t.flushes,
+                "time_us": ns / 1000, "ns_per_instruction": ns.checked_div(t.instructions).unwrap_or(0),
+            },
+            "memory": {
+                "tlb_fills": m.tlb_fills, "flush_all": m.flush_all, "flush_non_global": m.flush_non_global,
+                "invlpg": m.invlpg, "fetch_walks": m.fetch_walks, "window_misses": m.window_misses,
+                "window_maps": w.maps, "window_pages": w.pages, "window_drops": w.drops, "window_protects": w.protects,
+                "window_mappings": core.mmu.window.len(),
+            },
+            "adapted_sites": adapted,
+        }))
+    }
+
+    /// As one JSON object.
+    #[must_use]
+    pub fn json(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        table(f, "", &self.0)
+    }
+}
+
+fn table(f: &mut fmt::Formatter<'_>, prefix: &str, value: &Value) -> fmt::Result {
+    match value {
+        Value::Object(map) => {
+            for (key, v) in map {
+                let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                table(f, &name, v)?;
+            }
+            Ok(())
+        }
+        Value::Array(list) => {
+            writeln!(f, "{prefix:<40} {:>16}", list.len())?;
+            for item in list {
+                writeln!(f, "    {}", item.as_str().unwrap_or_default())?;
+            }
+            Ok(())
+        }
+        v => writeln!(f, "{prefix:<40} {v:>16}"),
+    }
+}

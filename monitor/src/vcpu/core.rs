@@ -1,0 +1,285 @@
+//! The part of a processor that is not its register file: memory, translations, and the way to
+//! the board. It is the [`Env`] of the processor's semantics.
+
+use crate::board::{Board, IoHandle};
+use crate::clock::VmClock;
+use crate::config::EngineKind;
+use crate::cpu::cpuid::CpuModel;
+use crate::cpu::env::{Access, Env, Privilege, TlbFlush};
+use crate::cpu::event::{Delivery, Event, deliver};
+use crate::cpu::fault::Fault;
+use crate::kicker::Kicker;
+use crate::memory::attr;
+use crate::mmu::Mmu;
+use crate::vcpu::stats::ExitStats;
+use core::sync::atomic::{AtomicBool, Ordering};
+use hashbrown::HashMap;
+use ring3_translator::addr::{LinAddr, PAGE_SIZE};
+use ring3_translator::cache::Translator;
+use ring3_translator::mode::Mode;
+use ring3_translator::state::GuestState;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Writes into a code page through the window that drop its translations before the writing site
+/// is adapted instead.
+pub const CODE_WRITE_PATIENCE: u8 = 3;
+
+/// See the module's text.
+pub struct Core {
+    /// Memory.
+    pub mmu: Mmu,
+    /// Translations.
+    pub translator: Translator,
+    /// The board.
+    pub board: Arc<Mutex<Board>>,
+    /// The I/O thread, once it runs.
+    pub io: Option<Arc<IoHandle>>,
+    /// The INTR pin.
+    pub intr: Arc<AtomicBool>,
+    /// Time.
+    pub clock: Arc<VmClock>,
+    /// The virtual processor's model.
+    pub model: Arc<CpuModel>,
+    /// Wakes this processor.
+    pub kicker: Arc<Kicker>,
+    /// How guest code runs.
+    pub engine: EngineKind,
+    /// The mode of the unit that runs.
+    pub mode: Mode,
+    /// Something happened that the run loop must look at before translated code goes on.
+    pub leave: bool,
+    /// The instruction that left the cache was completed (single step traps come after it).
+    pub completed: bool,
+    /// A triple fault.
+    pub shutdown: bool,
+    /// Mode and CS base that the jump caches hold entries for.
+    pub table_owner: [Option<(Mode, u64)>; 2],
+    /// Slots of the jump caches that are filled.
+    pub filled: [Vec<u16>; 2],
+    /// A jump-cache entry or direct link of the supervisor rests on a non-global mapping.
+    pub non_global_code: bool,
+    /// Linear pages that code was run from since the last full flush: a bit each.
+    pub code_pages: Vec<u64>,
+    /// Window writes into pages with translations, by page.
+    pub code_writes: HashMap<u64, u8>,
+    /// Exits and callouts.
+    pub stats: ExitStats,
+}
+
+impl Core {
+    /// The board, locked. A panic elsewhere must not take the machine down with a second one.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers an exception of the instruction at RIP.
+    pub fn raise(&mut self, st: &mut GuestState, fault: Fault) {
+        self.stats.exceptions[usize::from(fault.vector as u8) & 31] += 1;
+        self.deliver(st, Event::Exception(fault));
+    }
+
+    /// Delivers any event.
+    pub fn deliver(&mut self, st: &mut GuestState, event: Event) {
+        st.halted = 0;
+        if deliver(st, self, event) == Delivery::Shutdown {
+            self.shutdown = true;
+        }
+    }
+
+    /// Empties one jump cache.
+    pub fn clear_table(&mut self, st: &mut GuestState, table: usize) {
+        let miss = self.translator.stubs().jump_miss;
+        for &slot in &self.filled[table] {
+            st.jump_cache[table][usize::from(slot)] = miss;
+        }
+        self.filled[table].clear();
+    }
+
+    /// Tells the translator of a write into physical memory.
+    pub fn code_written(&mut self, st: &mut GuestState, pa: u64, len: u64) {
+        if self.mmu.ram.attributes(pa) & attr::CODE == 0 {
+            return;
+        }
+        if self.translator.invalidate(st, pa, len) {
+            self.leave = true;
+        }
+        if !self.translator.page_has_code(pa) {
+            self.mmu.unwatch_code(pa);
+        }
+    }
+
+    /// One piece of an access that does not cross a page, at a physical address.
+    fn read_physical(&mut self, pa: u64, buf: &mut [u8]) {
+        if self.mmu.ram.is_ram(pa) {
+            self.mmu.ram.read(pa, buf);
+        } else {
+            self.board().mmio_read(pa, buf);
+        }
+    }
+
+    /// Reads instruction bytes within one page; device memory and holes read as all ones.
+    pub fn read_code(&self, pa: u64, buf: &mut [u8]) {
+        if self.mmu.ram.is_ram(pa) {
+            self.mmu.ram.read(pa, buf);
+        } else {
+            buf.fill(0xff);
+        }
+    }
+
+    fn write_physical(&mut self, st: &mut GuestState, pa: u64, data: &[u8]) {
+        if self.mmu.ram.is_ram(pa) {
+            self.mmu.ram.write_unwatched(pa, data);
+            self.code_written(st, pa, data.len() as u64);
+        } else {
+            let mut board = self.board();
+            board.mmio_write(pa, data);
+            self.after_board_write(board);
+        }
+    }
+
+    fn after_board_write(&self, board: MutexGuard<'_, Board>) {
+        if let Some(io) = &self.io {
+            io.wake_before(board.next_deadline());
+        }
+    }
+
+    fn resolve(&mut self, st: &mut GuestState, lin: u32, access: Access, who: Privilege) -> Result<u64, Fault> {
+        match Mmu::probe_tlb(st, lin, access == Access::Write, who) {
+            Some(host) => Ok(self.mmu.ram.physical_of(host)),
+            None => self.mmu.resolve(st, lin, access, who),
+        }
+    }
+
+    /// Marks the page of `lin` as one that code runs from.
+    pub fn note_code_page(&mut self, lin: u32) {
+        let page = (lin >> 12) as usize;
+        self.code_pages[page / 64] |= 1 << (page % 64);
+    }
+}
+
+/// Splits `len` bytes at a linear address at page boundaries: (address, offset in the buffer, len).
+fn pieces(at: LinAddr, len: usize) -> impl Iterator<Item = (u32, usize, usize)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        if done >= len {
+            return None;
+        }
+        let lin = (at.0 as u32).wrapping_add(done as u32);
+        let room = (PAGE_SIZE as usize) - (lin as usize & (PAGE_SIZE as usize - 1));
+        let piece = room.min(len - done);
+        let item = (lin, done, piece);
+        done += piece;
+        Some(item)
+    })
+}
+
+impl Env for Core {
+    fn read(&mut self, st: &mut GuestState, at: LinAddr, buf: &mut [u8], who: Privilege) -> Result<(), Fault> {
+        let lin = at.0 as u32;
+        if (lin as usize & 0xfff) + buf.len() <= PAGE_SIZE as usize {
+            let pa = self.resolve(st, lin, Access::Read, who)?;
+            self.read_physical(pa, buf);
+            return Ok(());
+        }
+        for (lin, _, _) in pieces(at, buf.len()) {
+            self.resolve(st, lin, Access::Read, who)?;
+        }
+        for (lin, offset, len) in pieces(at, buf.len()) {
+            let pa = self.resolve(st, lin, Access::Read, who)?;
+            self.read_physical(pa, &mut buf[offset..offset + len]);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, st: &mut GuestState, at: LinAddr, data: &[u8], who: Privilege) -> Result<(), Fault> {
+        let lin = at.0 as u32;
+        if (lin as usize & 0xfff) + data.len() <= PAGE_SIZE as usize {
+            let pa = self.resolve(st, lin, Access::Write, who)?;
+            self.write_physical(st, pa, data);
+            return Ok(());
+        }
+        for (lin, _, _) in pieces(at, data.len()) {
+            self.resolve(st, lin, Access::Write, who)?;
+        }
+        for (lin, offset, len) in pieces(at, data.len()) {
+            let pa = self.resolve(st, lin, Access::Write, who)?;
+            self.write_physical(st, pa, &data[offset..offset + len]);
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, st: &mut GuestState, at: LinAddr, len: u32, access: Access, who: Privilege) -> Result<(), Fault> {
+        for (lin, _, _) in pieces(at, len as usize) {
+            self.resolve(st, lin, access, who)?;
+        }
+        Ok(())
+    }
+
+    fn flush_tlb(&mut self, st: &mut GuestState, what: TlbFlush) {
+        self.mmu.flush(st, what);
+        self.clear_table(st, 1);
+        if what == TlbFlush::All || self.non_global_code {
+            self.clear_table(st, 0);
+            self.translator.unlink_cross_pages();
+            self.code_pages.fill(0);
+            self.non_global_code = false;
+        }
+        self.leave = true;
+    }
+
+    fn invalidate_page(&mut self, st: &mut GuestState, at: LinAddr) {
+        let lin = at.0 as u32;
+        self.mmu.invalidate_page(st, lin);
+        let page = (lin >> 12) as usize;
+        if self.code_pages[page / 64] & 1 << (page % 64) != 0 {
+            self.code_pages[page / 64] &= !(1 << (page % 64));
+            self.clear_table(st, 0);
+            self.clear_table(st, 1);
+            self.translator.unlink_cross_pages();
+            self.leave = true;
+        }
+    }
+
+    fn read_pdptes(&mut self, cr3: u64) -> [u64; 4] {
+        let at = cr3 & 0xffff_ffe0;
+        core::array::from_fn(|i| self.mmu.ram.read_u64(at + i as u64 * 8))
+    }
+
+    fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        let mut board = self.board();
+        let value = board.port_in(port, size);
+        self.after_board_write(board);
+        value
+    }
+
+    fn port_out(&mut self, port: u16, size: u8, value: u32) {
+        let mut board = self.board();
+        board.port_out(port, size, value);
+        let request = board.request_pending();
+        let a20_mask = if board.a20() { u64::MAX } else { !(1 << 20) };
+        self.after_board_write(board);
+        if request {
+            self.leave = true;
+            self.kicker.attention.store(true, Ordering::Relaxed);
+        }
+        if a20_mask != self.mmu.a20_mask {
+            self.mmu.a20_mask = a20_mask;
+            self.stats.a20_changes += 1;
+            self.leave = true;
+        }
+    }
+
+    fn tsc(&mut self) -> u64 {
+        self.clock.tsc()
+    }
+
+    fn event_waiting(&mut self) -> bool {
+        self.intr.load(Ordering::Acquire) || self.kicker.attention.load(Ordering::Acquire)
+    }
+
+    fn flush_translations(&mut self, st: &mut GuestState) {
+        self.clear_table(st, 0);
+        self.clear_table(st, 1);
+        self.leave = true;
+    }
+}

@@ -1,0 +1,242 @@
+//! The helpers that translated code calls. See [`ring3_translator::helper`].
+#![allow(unsafe_code)] // entered from translated code with raw pointers to state and core
+
+use crate::cpu::env::{Access, Env, Privilege};
+use crate::cpu::execute::{Flow, execute};
+use crate::cpu::fault::{Fault, Vector};
+use crate::cpu::segment;
+use crate::memory::attr;
+use crate::vcpu::core::Core;
+use ring3_translator::addr::{LinAddr, PAGE_SIZE};
+use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
+use ring3_translator::lower::Trap;
+use ring3_translator::state::{GuestState, SegReg};
+use std::sync::Arc;
+
+/// How a prepared write is finished; stored in `GuestState::bounce_info`.
+mod pending {
+    /// The data went to RAM already; watchers of the physical address must hear of it.
+    pub(super) const WATCHED: u32 = 1;
+    /// The data is in the bounce buffer, for user rights.
+    pub(super) const BOUNCED_USER: u32 = 2;
+    /// The data is in the bounce buffer, for supervisor rights.
+    pub(super) const BOUNCED_SUPERVISOR: u32 = 3;
+}
+
+/// Puts the helpers into a state's table.
+pub fn install(st: &mut GuestState) {
+    st.helpers[Helper::Callout as usize] = callout as *const () as u64;
+    st.helpers[Helper::SoftRead as usize] = soft_read as *const () as u64;
+    st.helpers[Helper::SoftWrite as usize] = soft_write as *const () as u64;
+    st.helpers[Helper::Commit as usize] = commit as *const () as u64;
+    st.helpers[Helper::SegmentCheck as usize] = segment_check as *const () as u64;
+}
+
+/// # Safety
+/// `st` must be the state that the run loop entered translated code with: its `owner` then points
+/// at the core, and the run loop touches neither until the cache is left.
+unsafe fn borrow<'a>(st: *mut GuestState) -> (&'a mut GuestState, &'a mut Core) {
+    // SAFETY: by the function's contract.
+    unsafe {
+        let st = &mut *st;
+        let core = &mut *st.owner.cast::<Core>();
+        (st, core)
+    }
+}
+
+extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
+    // SAFETY: called by translated code only.
+    let (st, core) = unsafe { borrow(st) };
+    let Some(&site) = core.translator.site(site) else { return LEAVE };
+    let insn = site.insn;
+    st.rip = u64::from(insn.ip32());
+    core.leave = false;
+    if let Some(trap) = site.trap {
+        let fault = match trap {
+            Trap::Undefined => {
+                *core.stats.unsupported.entry(insn.mnemonic()).or_default() += 1;
+                Fault::ud()
+            }
+            Trap::DeviceNotAvailable => Fault::plain(Vector::Nm),
+        };
+        core.raise(st, fault);
+        return LEAVE;
+    }
+    *core.stats.callouts.entry(insn.mnemonic()).or_default() += 1;
+    let model = Arc::clone(&core.model);
+    match execute(st, core, &model, &insn) {
+        Ok(Flow::Next) => {
+            let mask = if core.mode.code32() { u32::MAX } else { 0xffff };
+            st.rip = u64::from(insn.next_ip32() & mask);
+            core.completed = true;
+            if core.leave || st.mode().0 != core.mode.0 & !STEP_BIT {
+                return LEAVE;
+            }
+            if st.interrupt_shadow != 0 {
+                if core.event_waiting() {
+                    return LEAVE; // the run loop steps over one instruction, then looks
+                }
+                st.interrupt_shadow = 0;
+            } else if st.if_flag != 0 && core.event_waiting() {
+                return LEAVE;
+            }
+            CONTINUE
+        }
+        Ok(Flow::Jump | Flow::Halt) => {
+            core.completed = true;
+            LEAVE
+        }
+        Ok(Flow::Repeat) => LEAVE,
+        Ok(Flow::SoftInterrupt(event)) => {
+            core.stats.software_interrupts += 1;
+            core.deliver(st, event);
+            LEAVE
+        }
+        Ok(Flow::Unsupported) => {
+            *core.stats.unsupported.entry(insn.mnemonic()).or_default() += 1;
+            core.raise(st, Fault::ud());
+            LEAVE
+        }
+        Err(fault) => {
+            core.raise(st, fault);
+            LEAVE
+        }
+    }
+}
+
+/// The bit of [`ring3_translator::mode::Mode`] that a state never has.
+const STEP_BIT: u32 = 1 << 11;
+
+fn who(core: &Core) -> Privilege {
+    if core.mode.cpl() == 3 { Privilege::User } else { Privilege::Supervisor }
+}
+
+fn fail(st: &mut GuestState, core: &mut Core, eip: u32, fault: Fault) -> u32 {
+    st.rip = u64::from(eip);
+    core.raise(st, fault);
+    LEAVE
+}
+
+fn crosses(lin: u32, size: u32) -> bool {
+    u64::from(lin & 0xfff) + u64::from(size) > PAGE_SIZE
+}
+
+extern "C" fn soft_read(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> u32 {
+    // SAFETY: called by translated code only.
+    let (st, core) = unsafe { borrow(st) };
+    core.stats.soft_misses += 1;
+    let (lin, size) = (lin as u32, AccessInfo(info).size());
+    let who = who(core);
+    if !crosses(lin, size) {
+        match core.mmu.resolve(st, lin, Access::Read, who) {
+            Ok(pa) => {
+                if let Some(host) = core.mmu.ram.host_address(pa) {
+                    st.soft_ptr = host;
+                    return CONTINUE;
+                }
+            }
+            Err(f) => return fail(st, core, eip, f),
+        }
+    }
+    match fill_bounce(st, core, lin, size, who) {
+        Ok(()) => CONTINUE,
+        Err(f) => fail(st, core, eip, f),
+    }
+}
+
+/// Reads memory into the bounce buffer, at the address's own alignment, and points there.
+fn fill_bounce(st: &mut GuestState, core: &mut Core, lin: u32, size: u32, who: Privilege) -> Result<(), Fault> {
+    let mut data = [0u8; 128];
+    let size = (size as usize).min(data.len());
+    core.read(st, LinAddr(u64::from(lin)), &mut data[..size], who)?;
+    let at = lin as usize & 63;
+    st.bounce.0[at..at + size].copy_from_slice(&data[..size]);
+    st.soft_ptr = &raw const st.bounce.0[at] as u64;
+    Ok(())
+}
+
+extern "C" fn soft_write(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> u32 {
+    // SAFETY: called by translated code only.
+    let (st, core) = unsafe { borrow(st) };
+    core.stats.soft_misses += 1;
+    let info = AccessInfo(info);
+    let (lin, size) = (lin as u32, info.size());
+    let who = who(core);
+    st.bounce_len = 0;
+    if !crosses(lin, size) {
+        match core.mmu.resolve(st, lin, Access::Write, who) {
+            Ok(pa) => {
+                if let Some(host) = core.mmu.ram.host_address(pa) {
+                    st.soft_ptr = host;
+                    if core.mmu.ram.attributes(pa) & attr::WATCHED != 0 {
+                        st.bounce_len = size;
+                        st.bounce_lin = pa;
+                        st.bounce_info = pending::WATCHED;
+                    }
+                    return CONTINUE;
+                }
+            }
+            Err(f) => return fail(st, core, eip, f),
+        }
+    }
+    if let Err(f) = core.probe(st, LinAddr(u64::from(lin)), size, Access::Write, who) {
+        return fail(st, core, eip, f);
+    }
+    if info.update() {
+        if let Err(f) = fill_bounce(st, core, lin, size, who) {
+            return fail(st, core, eip, f);
+        }
+    } else {
+        st.soft_ptr = &raw const st.bounce.0[lin as usize & 63] as u64;
+    }
+    st.bounce_len = size;
+    st.bounce_lin = u64::from(lin);
+    st.bounce_info = if who == Privilege::User { pending::BOUNCED_USER } else { pending::BOUNCED_SUPERVISOR };
+    CONTINUE
+}
+
+extern "C" fn commit(st: *mut GuestState, terminal: u32, _: u32, _: u64) -> u32 {
+    // SAFETY: called by translated code only.
+    let (st, core) = unsafe { borrow(st) };
+    let len = core::mem::take(&mut st.bounce_len) as usize;
+    if len == 0 {
+        return CONTINUE;
+    }
+    core.leave = false;
+    match st.bounce_info {
+        pending::WATCHED => core.code_written(st, st.bounce_lin, len as u64),
+        info => {
+            let mut data = [0u8; 128];
+            let at = st.bounce_lin as usize & 63;
+            let len = len.min(data.len());
+            data[..len].copy_from_slice(&st.bounce.0[at..at + len]);
+            let who = if info == pending::BOUNCED_USER { Privilege::User } else { Privilege::Supervisor };
+            // The rights were probed when the write was prepared, by this same instruction.
+            let result = core.write(st, LinAddr(st.bounce_lin), &data[..len], who);
+            debug_assert!(result.is_ok());
+        }
+    }
+    // A transfer goes on to its target: links into dropped units are already undone.
+    if core.leave && terminal == 0 {
+        core.completed = true;
+        LEAVE
+    } else {
+        CONTINUE
+    }
+}
+
+extern "C" fn segment_check(st: *mut GuestState, eip: u32, info: u32, offset: u64) -> u32 {
+    // SAFETY: called by translated code only.
+    let (st, core) = unsafe { borrow(st) };
+    let info = AccessInfo(info);
+    let reg = SegReg::ALL[usize::from(info.segment()).min(5)];
+    let access = if info.write() { Access::Write } else { Access::Read };
+    match segment::linear(st, reg, offset as u32, info.size(), access) {
+        Ok(lin) => {
+            st.soft_ptr = lin.0 & 0xffff_ffff;
+            CONTINUE
+        }
+        Err(f) => fail(st, core, eip, f),
+    }
+}
+

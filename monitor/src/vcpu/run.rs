@@ -1,0 +1,435 @@
+//! The run loop: events, dispatch, exits.
+#![allow(unsafe_code)] // calls into translated code
+
+use crate::board::MachineRequest;
+use crate::config::EngineKind;
+use crate::cpu::event::Event;
+use crate::cpu::fault::{Fault, Vector};
+use crate::mmu::Miss;
+use crate::vcpu::Vcpu;
+use crate::vcpu::core::{CODE_WRITE_PATIENCE, Core};
+use core::ffi::c_void;
+use core::sync::atomic::Ordering;
+use ring3_translator::addr::PAGE_SIZE;
+use ring3_translator::cache::{Key, Source, UnitId};
+use ring3_translator::mode::Mode;
+use ring3_translator::state::{ExitKind, GuestState, SegClass, SegReg, eflags};
+
+/// Why the run loop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VcpuExit {
+    /// The board asks for something.
+    Request(MachineRequest),
+    /// Triple fault.
+    Shutdown,
+    /// The given EIP was reached (test rigs).
+    Reached,
+    /// A host fault in translated code that the monitor cannot explain: a defect of ring3.
+    Internal(String),
+}
+
+/// DR6.BS and the bits that read as one.
+const DR6_SINGLE_STEP: u64 = 1 << 14;
+
+type Enter = unsafe extern "sysv64" fn(*mut GuestState, u64);
+type Resume = unsafe extern "sysv64" fn(*mut GuestState);
+
+/// A guest fault, or a reason to look around again.
+enum Stop {
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(f: Fault) -> Self {
+        Self::Fault(f)
+    }
+}
+
+impl Vcpu {
+    /// Runs until the machine has to do something. `stop_at`: an EIP that ends the run when it is
+    /// about to execute (only exact when units start there: single-stepping engines, test rigs).
+    pub fn run(&mut self, stop_at: Option<u32>) -> VcpuExit {
+        let mut tail: Option<u32> = None;
+        loop {
+            if let Some(exit) = self.look_around() {
+                return exit;
+            }
+            let (st, core) = self.parts_mut();
+            if st.halted != 0 {
+                core.stats.halts += 1;
+                self.wait();
+                continue;
+            }
+            if stop_at == Some(st.eip()) {
+                return VcpuExit::Reached;
+            }
+            let once = st.interrupt_shadow != 0;
+            let single = once || core.engine == EngineKind::Step;
+            let trap_flag = st.sys_flags & eflags::TF != 0;
+            core.completed = false;
+            let unit = match find(st, core, single) {
+                Ok(unit) => unit,
+                Err(Stop::Fault(f)) => {
+                    core.raise(st, f);
+                    tail = None;
+                    continue;
+                }
+            };
+            st.sys_flags &= !eflags::RF;
+            if let Some(link) = tail.take() {
+                join(st, core, link, unit);
+            }
+            let target = core.translator.body(unit);
+            if let Some(exit) = self.enter(target, &mut tail) {
+                return exit;
+            }
+            let (st, core) = self.parts_mut();
+            if once {
+                st.interrupt_shadow = 0;
+            }
+            if trap_flag && core.completed && !core.shutdown {
+                st.dr[6] |= DR6_SINGLE_STEP;
+                core.raise(st, Fault::plain(Vector::Db));
+            }
+        }
+    }
+
+    /// Requests, shutdown and deliverable interrupts.
+    fn look_around(&mut self) -> Option<VcpuExit> {
+        let poll_target = self.state().poll_target;
+        if self.kicker.attention.load(Ordering::Acquire) {
+            // First disarm, then look: a kick that comes in between stays visible.
+            self.shared.poll_ptr().store(poll_target, Ordering::Release);
+            self.kicker.attention.swap(false, Ordering::AcqRel);
+            let request = self.core.board().take_request();
+            if let Some(r) = request {
+                return Some(VcpuExit::Request(r));
+            }
+        }
+        let (st, core) = self.parts_mut();
+        if core.shutdown {
+            core.shutdown = false;
+            return Some(VcpuExit::Shutdown);
+        }
+        if !core.intr.load(Ordering::Acquire) {
+            st.event_waiting = 0;
+            return None;
+        }
+        if st.if_flag == 0 || st.interrupt_shadow != 0 {
+            st.event_waiting = 1;
+            return None;
+        }
+        let vector = {
+            let mut board = core.board();
+            board.interrupt_pending().then(|| board.acknowledge())
+        };
+        if let Some(vector) = vector {
+            core.stats.interrupts += 1;
+            core.deliver(st, Event::External(vector));
+            if core.shutdown {
+                core.shutdown = false;
+                return Some(VcpuExit::Shutdown);
+            }
+        }
+        st.event_waiting = u32::from(core.intr.load(Ordering::Acquire));
+        None
+    }
+
+    /// Blocks until an event comes: an idle guest costs nothing.
+    fn wait(&mut self) {
+        loop {
+            let awake = self.kicker.attention.load(Ordering::Acquire)
+                || (self.state().if_flag != 0 && self.core.intr.load(Ordering::Acquire));
+            if awake {
+                return;
+            }
+            std::thread::park();
+        }
+    }
+
+    /// Runs translated code from `target` until it leaves for good.
+    fn enter(&mut self, target: u64, tail: &mut Option<u32>) -> Option<VcpuExit> {
+        let stubs = *self.core.translator.stubs();
+        let table = self.core.mode.table();
+        let st = self.shared.as_ptr();
+        self.core.stats.entries[table] += 1;
+        // SAFETY: the state's address is valid; its owner is set from our exclusive borrow of the
+        // core, which is not used until translated code has returned. The target is code that the
+        // translator emitted, and the thread's signal handler is registered.
+        unsafe {
+            (*st).owner = (&raw mut *self.core).cast::<c_void>();
+            (*st).return_sentinel = stubs.return_lookup[table];
+            let enter: Enter = core::mem::transmute(stubs.enter);
+            enter(st, target);
+        }
+        loop {
+            let (st, core) = self.parts_mut();
+            let kind = st.exit_kind;
+            core.stats.exits[(kind as usize).min(4)] += 1;
+            if kind == ExitKind::Link as u32 {
+                *tail = Some(st.exit_arg);
+                return None;
+            }
+            if kind == ExitKind::End as u32 {
+                core.completed = true;
+                return None;
+            }
+            if kind != ExitKind::Fault as u32 {
+                return None;
+            }
+            match self.host_fault() {
+                Ok(false) => return None,
+                Ok(true) => {
+                    let st = self.shared.as_ptr();
+                    // SAFETY: as above; the state was saved completely by the fault exit.
+                    unsafe {
+                        (*st).owner = (&raw mut *self.core).cast::<c_void>();
+                        (*st).resume_rip = (*st).fault.rip;
+                        let resume: Resume = core::mem::transmute(stubs.resume);
+                        resume(st);
+                    }
+                }
+                Err(text) => return Some(VcpuExit::Internal(text)),
+            }
+        }
+    }
+
+    /// Handles a host fault in translated code; true if the instruction shall run again.
+    fn host_fault(&mut self) -> Result<bool, String> {
+        let poison = self.poison;
+        let poll_target = self.state().poll_target;
+        let (st, core) = self.parts_mut();
+        let fault = st.fault;
+        core.stats.host_faults[(fault.trapno & 31) as usize] += 1;
+        let Some(at) = core.translator.locate(fault.rip) else {
+            return Err(format!("host fault {} at {:#x}, outside every unit", fault.trapno, fault.rip));
+        };
+        // Whatever happens, other than running again: the guest is at the start of this instruction.
+        let abandon = |st: &mut GuestState| {
+            st.rip = u64::from(at.eip);
+            for r in &mut st.gpr[..8] {
+                *r &= 0xffff_ffff;
+            }
+        };
+        let vector = match fault.trapno {
+            14 => {
+                if fault.addr == poison.poll {
+                    core.stats.polls += 1;
+                    abandon(st);
+                    // If the event is not deliverable, STI and the like will look again.
+                    self.shared.poll_ptr().store(poll_target, Ordering::Release);
+                    self.kicker.attention.store(true, Ordering::Release);
+                    return Ok(false);
+                }
+                if fault.addr == poison.segment {
+                    abandon(st);
+                    adapt(st, core, at.phys);
+                    return Ok(false);
+                }
+                if !core.mmu.window.range().contains(&fault.addr) {
+                    return Err(format!(
+                        "translated code at {:#x} (EIP {:#x}) touched host address {:#x}",
+                        fault.rip, at.eip, fault.addr
+                    ));
+                }
+                let Ok(lin) = u32::try_from(fault.addr.wrapping_sub(core.mmu.window.base())) else {
+                    // Beyond an end of the linear space: the slow form wraps around.
+                    abandon(st);
+                    adapt(st, core, at.phys);
+                    return Ok(false);
+                };
+                return Ok(window_fault(st, core, lin, fault.err & 2 != 0, at.eip, at.phys));
+            }
+            0 => Vector::De,
+            6 => Vector::Ud,
+            13 => Vector::Gp,
+            16 => Vector::Mf,
+            17 => Vector::Ac,
+            19 => Vector::Xm,
+            n => return Err(format!("host trap {n} in translated code at EIP {:#x}", at.eip)),
+        };
+        abandon(st);
+        let error = matches!(vector, Vector::Gp | Vector::Ac).then_some(0);
+        core.raise(st, Fault { vector, error, address: None });
+        Ok(false)
+    }
+}
+
+/// A miss in the supervisor window; true if the instruction shall run again.
+fn window_fault(st: &mut GuestState, core: &mut Core, lin: u32, write: bool, eip: u32, phys: u64) -> bool {
+    let abandon = |st: &mut GuestState| {
+        st.rip = u64::from(eip);
+        for r in &mut st.gpr[..8] {
+            *r &= 0xffff_ffff;
+        }
+    };
+    match core.mmu.window_miss(st, lin, write) {
+        Miss::Mapped => true,
+        Miss::Fault(f) => {
+            abandon(st);
+            core.raise(st, f);
+            false
+        }
+        Miss::Unmappable => {
+            abandon(st);
+            adapt(st, core, phys);
+            false
+        }
+        Miss::Code(pa) => {
+            let writes = core.code_writes.entry(pa / PAGE_SIZE).or_default();
+            *writes = writes.saturating_add(1);
+            let own_page = pa / PAGE_SIZE == phys / PAGE_SIZE;
+            if *writes <= CODE_WRITE_PATIENCE && !own_page {
+                core.code_written(st, pa & !(PAGE_SIZE - 1), PAGE_SIZE);
+                true
+            } else {
+                abandon(st);
+                adapt(st, core, phys);
+                false
+            }
+        }
+    }
+}
+
+fn adapt(st: &mut GuestState, core: &mut Core, phys: u64) {
+    core.translator.adapt(st, phys);
+    if !core.translator.page_has_code(phys) {
+        core.mmu.unwatch_code(phys);
+    }
+}
+
+/// Finds or makes the unit at CS:EIP.
+fn find(st: &mut GuestState, core: &mut Core, single: bool) -> Result<UnitId, Stop> {
+    let state_mode = st.mode();
+    let mode = if single { state_mode.single_instruction() } else { state_mode };
+    core.mode = mode;
+    let cs = *st.segment(SegReg::Cs);
+    let eip = st.eip();
+    if cs.class != SegClass::Flat && eip > cs.limit {
+        return Err(Fault::gp(0).into());
+    }
+    let lin = (cs.base as u32).wrapping_add(eip);
+    let (phys, global) = core.mmu.fetch(st, lin)?;
+    core.note_code_page(lin);
+    if !single {
+        own_table(st, core, mode, cs.base);
+    }
+    let key = Key { phys, eip, mode };
+    if !single && let Some(unit) = core.translator.lookup(&key) {
+        let valid = match core.translator.second_page(unit) {
+            None => true,
+            Some(page) => {
+                let next = lin.wrapping_add(PAGE_SIZE as u32) & !0xfff;
+                core.note_code_page(next);
+                core.mmu.fetch(st, next)?.0 == page
+            }
+        };
+        if valid {
+            remember(st, core, eip, unit, global);
+            return Ok(unit);
+        }
+        core.translator.invalidate(st, phys, 1);
+    }
+    let unit = translate(st, core, key, lin, single)?;
+    if !single {
+        remember(st, core, eip, unit, global);
+    }
+    Ok(unit)
+}
+
+/// Makes the mode's jump cache hold entries of this mode and CS base only.
+fn own_table(st: &mut GuestState, core: &mut Core, mode: Mode, cs_base: u64) {
+    let table = mode.table();
+    if core.table_owner[table] != Some((mode, cs_base)) {
+        core.table_owner[table] = Some((mode, cs_base));
+        core.stats.table_switches += 1;
+        core.clear_table(st, table);
+    }
+}
+
+/// Enters a unit into the jump cache.
+fn remember(st: &mut GuestState, core: &mut Core, eip: u32, unit: UnitId, global: bool) {
+    let table = core.mode.table();
+    let slot = (eip & 0xffff) as usize;
+    let entry = core.translator.indirect_entry(unit);
+    if st.jump_cache[table][slot] != entry && !core.mode.is_single_instruction() {
+        st.jump_cache[table][slot] = entry;
+        core.filled[table].push(slot as u16);
+        if table == 0 && !global {
+            core.non_global_code = true;
+        }
+    }
+}
+
+/// Links the jump that led here.
+fn join(st: &GuestState, core: &mut Core, link: u32, unit: UnitId) {
+    let Some((target, mode)) = core.translator.link_target(link) else { return };
+    // An event may have come between the jump and this unit, or a flush may have reused the id.
+    if target != st.eip() || mode != core.mode || core.mode.is_single_instruction() {
+        return;
+    }
+    if core.translator.second_page(unit).is_some() {
+        core.translator.link_by_cache(link, core.mode.table());
+    } else {
+        core.translator.link(link, unit);
+    }
+}
+
+fn translate(st: &mut GuestState, core: &mut Core, key: Key, lin: u32, single: bool) -> Result<UnitId, Stop> {
+    if !core.translator.has_room() {
+        core.translator.flush(st);
+        for table in 0..2 {
+            core.filled[table].clear();
+        }
+    }
+    let in_page = PAGE_SIZE - (key.phys & (PAGE_SIZE - 1));
+    let cs = *st.segment(SegReg::Cs);
+    // Bytes that the code segment's limit leaves.
+    let within_limit = if cs.class == SegClass::Flat {
+        u64::MAX
+    } else {
+        u64::from(cs.limit) - u64::from(key.eip) + 1
+    };
+    let mut bytes = [0xffu8; PAGE_SIZE as usize + 16];
+    let first = in_page.min(within_limit) as usize;
+    core.read_code(key.phys, &mut bytes[..first]);
+    let chain = !single && core.engine == EngineKind::Bt;
+    let source = Source { key, bytes: &bytes[..first], second_page: None, chain, chain_pages: key.mode.window() };
+    let attempt = emit(core, single, &source);
+    let unit = match attempt {
+        Some(unit) => unit,
+        None => {
+            // The first instruction reaches beyond the page or the limit.
+            let more = within_limit.saturating_sub(in_page).min(15) as usize;
+            if more == 0 {
+                return Err(Fault::gp(0).into());
+            }
+            let next = lin.wrapping_add(in_page as u32);
+            let (second, _) = core.mmu.fetch(st, next)?;
+            core.note_code_page(next);
+            core.read_code(second, &mut bytes[first..first + more]);
+            let page = second & !(PAGE_SIZE - 1);
+            let source = Source {
+                key,
+                bytes: &bytes[..first + more],
+                second_page: Some(page),
+                chain,
+                chain_pages: key.mode.window(),
+            };
+            let unit = emit(core, single, &source);
+            if !single {
+                core.mmu.watch_code(st, page);
+            }
+            // More than 15 bytes in one instruction, or a limit in its middle.
+            unit.ok_or(Stop::Fault(Fault::gp(0)))?
+        }
+    };
+    if !single {
+        core.mmu.watch_code(st, key.phys);
+    }
+    Ok(unit)
+}
+
+fn emit(core: &mut Core, single: bool, source: &Source<'_>) -> Option<UnitId> {
+    if single { core.translator.translate_once(source).ok() } else { core.translator.translate(source).ok() }
+}

@@ -1,0 +1,226 @@
+//! The supervisor window: guest linear space as a 4 GiB reservation of host address space, where
+//! supervisor pages appear as mappings of the RAM memfd.
+//!
+//! Invariant: a page is mapped only if the guest's TLB could hold it (its A bit is set, and D for a
+//! writable mapping), and writable only if it has no watch. Pages die as TLB entries do.
+#![allow(unsafe_code)] // maps memory
+
+use crate::memory::{GuestRam, VGA_HOLE, attr};
+use ring3_translator::addr::PAGE_SIZE;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+
+/// Inaccessible space before and after the window: an access that starts inside reaches at most
+/// this far outside (repeated string instructions of up to 4096 elements).
+pub const GUARD: u64 = 1 << 20;
+const SPAN: u64 = 1 << 32;
+/// Most mappings kept; beyond, all are dropped at once.
+const MAX_RUNS: usize = 12_000;
+
+/// A contiguous mapping.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    phys: u64,
+    len: u64,
+    writable: bool,
+    global: bool,
+}
+
+/// Counters of the window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WindowStats {
+    /// Mappings made.
+    pub maps: u64,
+    /// Pages in them.
+    pub pages: u64,
+    /// Mappings dropped.
+    pub drops: u64,
+    /// Protection changes of single pages.
+    pub protects: u64,
+}
+
+/// See the module's text.
+pub struct Window {
+    reservation: u64,
+    reserved: u64,
+    base: u64,
+    fd: i32,
+    runs: BTreeMap<u64, Run>,
+    /// Counters.
+    pub stats: WindowStats,
+}
+
+impl Window {
+    /// Reserves the address space.
+    /// # Errors
+    /// When the host has no 8 GiB of address space left.
+    pub fn new(ram: &GuestRam) -> io::Result<Self> {
+        let reserved = 2 * SPAN + 2 * GUARD;
+        // SAFETY: a new inaccessible mapping at an address of the kernel's choice.
+        let p = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                reserved as usize,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let reservation = p as u64;
+        let base = (reservation + GUARD).next_multiple_of(SPAN);
+        Ok(Self { reservation, reserved, base, fd: ram.fd(), runs: BTreeMap::new(), stats: WindowStats::default() })
+    }
+
+    /// Host address of linear address 0; a multiple of 4 GiB.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Host addresses that belong to the window and its guards.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.base - GUARD..self.base + SPAN + GUARD
+    }
+
+    /// Number of mappings.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// True if nothing is mapped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Maps `len` bytes of RAM at `phys` to linear address `lin` (all page aligned), replacing
+    /// what was there. Watched pages become read-only.
+    /// # Errors
+    /// When the host refuses; the range is unmapped then.
+    pub fn map(&mut self, ram: &GuestRam, lin: u64, phys: u64, len: u64, writable: bool, global: bool) -> io::Result<()> {
+        if self.runs.len() >= MAX_RUNS {
+            self.clear();
+        }
+        self.unmap_range(lin, len);
+        let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a fixed mapping inside our own reservation (lin + len <= 4 GiB).
+        let p = unsafe {
+            libc::mmap((self.base + lin) as *mut _, len as usize, prot, libc::MAP_SHARED | libc::MAP_FIXED, self.fd, phys as i64)
+        };
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.stats.maps += 1;
+        self.stats.pages += len / PAGE_SIZE;
+        self.runs.insert(lin, Run { phys, len, writable, global });
+        if writable {
+            let mut page = 0;
+            while page < len {
+                if ram.attributes(phys + page) & attr::WATCHED != 0 {
+                    self.protect_linear(lin + page, false)?;
+                }
+                page += PAGE_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    fn protect_linear(&mut self, lin: u64, writable: bool) -> io::Result<()> {
+        let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        self.stats.protects += 1;
+        // SAFETY: a page inside our own reservation.
+        let r = unsafe { libc::mprotect((self.base + lin) as *mut _, PAGE_SIZE as usize, prot) };
+        if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Makes every mapping of the physical page `phys` read-only or, where its run is writable,
+    /// writable again.
+    pub fn protect_physical(&mut self, phys: u64, writable: bool) {
+        let page = phys & !(PAGE_SIZE - 1);
+        let hits: Vec<u64> = self
+            .runs
+            .iter()
+            .filter(|(_, r)| r.writable && page >= r.phys && page < r.phys + r.len)
+            .map(|(lin, r)| lin + (page - r.phys))
+            .collect();
+        for lin in hits {
+            if self.protect_linear(lin, writable).is_err() {
+                // Out of host mappings: start over with an empty window.
+                self.clear();
+                return;
+            }
+        }
+    }
+
+    fn unmap_host(&mut self, lin: u64, len: u64) {
+        self.stats.drops += 1;
+        // SAFETY: replaces pages inside our own reservation by inaccessible ones.
+        unsafe {
+            libc::mmap(
+                (self.base + lin) as *mut _,
+                len as usize,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+    }
+
+    /// Drops every run that overlaps the range, whole.
+    pub fn unmap_range(&mut self, lin: u64, len: u64) {
+        loop {
+            let hit = self.runs.range(..lin + len).next_back().map(|(&l, r)| (l, r.len));
+            match hit {
+                Some((start, run_len)) if start + run_len > lin => {
+                    self.runs.remove(&start);
+                    self.unmap_host(start, run_len);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Drops all mappings.
+    pub fn clear(&mut self) {
+        if !self.runs.is_empty() {
+            self.runs.clear();
+            self.unmap_host(0, SPAN);
+        }
+    }
+
+    /// Drops the mappings that do not survive a CR3 load.
+    pub fn clear_non_global(&mut self) {
+        let dead: Vec<(u64, u64)> = self.runs.iter().filter(|(_, r)| !r.global).map(|(&l, r)| (l, r.len)).collect();
+        for (lin, len) in dead {
+            self.runs.remove(&lin);
+            self.unmap_host(lin, len);
+        }
+    }
+
+    /// Maps all of RAM one to one (paging off).
+    /// # Errors
+    /// When the host refuses.
+    pub fn map_identity(&mut self, ram: &GuestRam) -> io::Result<()> {
+        let low = VGA_HOLE.start.min(ram.size());
+        self.map(ram, 0, 0, low, true, true)?;
+        if ram.size() > VGA_HOLE.end {
+            self.map(ram, VGA_HOLE.end, VGA_HOLE.end, ram.size() - VGA_HOLE.end, true, true)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: the whole reservation is ours.
+        unsafe { libc::munmap(self.reservation as *mut _, self.reserved as usize) };
+    }
+}

@@ -1,0 +1,571 @@
+//! The translation cache: units by key, links between them, and what watches them.
+
+use crate::addr::PAGE_SIZE;
+use crate::asm::{CodeBuf, Half};
+use crate::classify::{FeatureSet, Table};
+use crate::code_memory::CodeMemory;
+use crate::lower::{Lower, Scratch, Site, UnitInfo};
+use crate::mode::Mode;
+use crate::prelude::{self, Stubs};
+use crate::scan::{MAX_INSTRUCTIONS, ScanError, Scanned, scan};
+use crate::state::GuestState;
+use hashbrown::{HashMap, HashSet};
+use iced_x86::{Encoder, InstructionInfoFactory};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// What identifies a translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Guest-physical address of the first byte.
+    pub phys: u64,
+    /// EIP of the first instruction.
+    pub eip: u32,
+    /// The mode it holds for.
+    pub mode: Mode,
+}
+
+/// Index of a unit, valid until the cache is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UnitId(u32);
+
+/// A translated unit.
+struct Unit {
+    key: Key,
+    /// Guest bytes covered.
+    len: u32,
+    /// Physical page of the bytes beyond the first page, if it crosses.
+    second_page: Option<u64>,
+    /// Offset of its code in the cache.
+    start: u32,
+    indirect: u32,
+    body: u32,
+    instructions: u32,
+    /// Links that jump to it.
+    incoming: Vec<u32>,
+    /// Its own links: a range of ids.
+    links: core::ops::Range<u32>,
+    alive: bool,
+}
+
+/// A patchable jump in the cache.
+struct Link {
+    from: UnitId,
+    /// Offset of the rel32 field.
+    field: u32,
+    /// Offset of the stub that exits.
+    stub: u32,
+    target_eip: u32,
+    cross: bool,
+    /// Linked to this unit now.
+    to: Option<UnitId>,
+}
+
+/// Where a host address belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct Location {
+    /// The unit.
+    pub unit: UnitId,
+    /// EIP of the guest instruction.
+    pub eip: u32,
+    /// Its guest-physical address (of its first byte).
+    pub phys: u64,
+}
+
+/// What the translator has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TranslatorStats {
+    /// Units translated.
+    pub units: u64,
+    /// Guest instructions translated.
+    pub instructions: u64,
+    /// Guest bytes translated.
+    pub guest_bytes: u64,
+    /// Host bytes emitted.
+    pub host_bytes: u64,
+    /// Time spent scanning and emitting.
+    pub time: Duration,
+    /// Links patched.
+    pub links: u64,
+    /// Units dropped because their code was written.
+    pub invalidated: u64,
+    /// Times the whole cache was dropped.
+    pub flushes: u64,
+    /// Sites retranslated into the adapted form.
+    pub adapted: u64,
+}
+
+/// What a unit is made from.
+pub struct Source<'a> {
+    /// Its key.
+    pub key: Key,
+    /// Guest bytes from the key's address to the end of the page (or 15 bytes and more across it).
+    pub bytes: &'a [u8],
+    /// The second page's physical address when `bytes` reaches into it.
+    pub second_page: Option<u64>,
+    /// False to make single jumps that always exit (reference engine).
+    pub chain: bool,
+    /// Whether other pages may be linked directly.
+    pub chain_pages: bool,
+}
+
+/// The translation cache of one virtual processor.
+pub struct Translator {
+    memory: CodeMemory,
+    used: usize,
+    stubs: Stubs,
+    scratch: Scratch,
+    finished: Vec<u8>,
+    scanned: Vec<Scanned>,
+    encoder: Encoder,
+    info: InstructionInfoFactory,
+    table: Table,
+    units: Vec<Unit>,
+    by_key: HashMap<Key, UnitId>,
+    by_page: HashMap<u64, Vec<UnitId>>,
+    links: Vec<Link>,
+    cross_links: Vec<u32>,
+    sites: Vec<Site>,
+    /// (offset in the cache, EIP), sorted by offset.
+    marks: Vec<(u32, u32)>,
+    adapted: HashSet<u64>,
+    stats: TranslatorStats,
+    timed: bool,
+    /// Where to roll back to before the next translation: the last one was for one use.
+    once: Option<Checkpoint>,
+}
+
+/// Lengths of the cache's lists before a unit for one use.
+struct Checkpoint {
+    used: usize,
+    units: usize,
+    links: usize,
+    sites: usize,
+    marks: usize,
+}
+
+impl Translator {
+    /// A cache of `size` bytes for a processor with `features`.
+    /// # Errors
+    /// When the host refuses the memory.
+    pub fn new(size: usize, features: &FeatureSet) -> io::Result<Self> {
+        let mut memory = CodeMemory::new(size)?;
+        let mut buf = CodeBuf::default();
+        let base = memory.address(0);
+        let stubs = prelude::emit(&mut buf, base);
+        let mut finished = Vec::new();
+        buf.finish(base, &mut finished);
+        if !memory.write(0, &finished) {
+            return Err(io::Error::other("the code cache is smaller than its fixed code"));
+        }
+        Ok(Self {
+            used: finished.len().next_multiple_of(64),
+            memory,
+            stubs,
+            scratch: Scratch::default(),
+            finished,
+            scanned: Vec::with_capacity(MAX_INSTRUCTIONS),
+            encoder: Encoder::new(64),
+            info: InstructionInfoFactory::new(),
+            table: Table::new(features),
+            units: Vec::new(),
+            by_key: HashMap::new(),
+            by_page: HashMap::new(),
+            links: Vec::new(),
+            cross_links: Vec::new(),
+            sites: Vec::new(),
+            marks: Vec::new(),
+            adapted: HashSet::new(),
+            stats: TranslatorStats::default(),
+            timed: true,
+            once: None,
+        })
+    }
+
+    /// The fixed code's addresses.
+    #[must_use]
+    pub fn stubs(&self) -> &Stubs {
+        &self.stubs
+    }
+
+    /// Host address range of the cache.
+    #[must_use]
+    pub fn range(&self) -> core::ops::Range<u64> {
+        self.memory.address(0)..self.memory.address(self.memory.size())
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> &TranslatorStats {
+        &self.stats
+    }
+
+    /// Fills every jump-cache slot with the miss exit; call when wiring a state up.
+    pub fn clear_jump_caches(&self, st: &mut GuestState) {
+        for table in 0..2 {
+            self.clear_jump_cache(st, table);
+        }
+    }
+
+    /// Empties one jump cache.
+    pub fn clear_jump_cache(&self, st: &mut GuestState, table: usize) {
+        st.jump_cache[table].fill(self.stubs.jump_miss);
+    }
+
+    /// A unit by its key.
+    #[must_use]
+    pub fn lookup(&self, key: &Key) -> Option<UnitId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Host address of a unit's entry for direct jumps.
+    #[must_use]
+    pub fn body(&self, unit: UnitId) -> u64 {
+        self.memory.address(self.units[unit.0 as usize].body as usize)
+    }
+
+    /// Host address of a unit's entry for indirect jumps.
+    #[must_use]
+    pub fn indirect_entry(&self, unit: UnitId) -> u64 {
+        self.memory.address(self.units[unit.0 as usize].indirect as usize)
+    }
+
+    /// The second physical page of a unit that crosses a page boundary.
+    #[must_use]
+    pub fn second_page(&self, unit: UnitId) -> Option<u64> {
+        self.units[unit.0 as usize].second_page
+    }
+
+    /// The instruction behind a callout site.
+    #[must_use]
+    pub fn site(&self, id: u32) -> Option<&Site> {
+        self.sites.get(id as usize)
+    }
+
+    /// True if a unit of the usual size still fits; if not, flush before translating.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.used + 64 * 1024 < self.memory.size()
+    }
+
+    /// Drops every translation. Only between runs of translated code.
+    pub fn flush(&mut self, st: &mut GuestState) {
+        self.once = None;
+        self.used = self.scratch_start();
+        self.units.clear();
+        self.by_key.clear();
+        self.by_page.clear();
+        self.links.clear();
+        self.cross_links.clear();
+        self.sites.clear();
+        self.marks.clear();
+        self.clear_jump_caches(st);
+        self.stats.flushes += 1;
+    }
+
+    fn scratch_start(&self) -> usize {
+        (self.stubs.end - self.memory.address(0)).next_multiple_of(64) as usize
+    }
+
+    /// Translates a unit and enters it into the cache.
+    /// # Errors
+    /// When the bytes do not hold one whole instruction.
+    pub fn translate(&mut self, source: &Source<'_>) -> Result<UnitId, ScanError> {
+        self.forget_once();
+        let id = self.emit(source)?;
+        self.by_key.insert(source.key, id);
+        self.by_page.entry(source.key.phys / PAGE_SIZE).or_default().push(id);
+        if let Some(page) = self.units[id.0 as usize].second_page {
+            self.by_page.entry(page / PAGE_SIZE).or_default().push(id);
+        }
+        Ok(id)
+    }
+
+    /// Translates a unit for one use: it is not found again, and the next translation reuses its
+    /// place.
+    /// # Errors
+    /// When the bytes do not hold one whole instruction.
+    pub fn translate_once(&mut self, source: &Source<'_>) -> Result<UnitId, ScanError> {
+        self.forget_once();
+        self.once = Some(Checkpoint {
+            used: self.used,
+            units: self.units.len(),
+            links: self.links.len(),
+            sites: self.sites.len(),
+            marks: self.marks.len(),
+        });
+        self.emit(source)
+    }
+
+    fn forget_once(&mut self) {
+        if let Some(c) = self.once.take() {
+            self.used = c.used;
+            self.units.truncate(c.units);
+            self.links.truncate(c.links);
+            self.sites.truncate(c.sites);
+            self.marks.truncate(c.marks);
+        }
+    }
+
+    fn emit(&mut self, source: &Source<'_>) -> Result<UnitId, ScanError> {
+        let started = self.timed.then(Instant::now);
+        let mode = source.key.mode;
+        let limit = if mode.is_single_instruction() || !source.chain { 1 } else { MAX_INSTRUCTIONS };
+        let first_page = (PAGE_SIZE - (source.key.phys & (PAGE_SIZE - 1))) as usize;
+        let in_page = source.bytes.len().min(first_page);
+        let attempt = scan(&source.bytes[..in_page], source.key.eip, mode.code32(), limit, &self.table, &mut self.scanned);
+        let mut crosses = false;
+        if attempt.is_err() {
+            if in_page == source.bytes.len() {
+                return Err(ScanError::NeedMoreBytes);
+            }
+            scan(source.bytes, source.key.eip, mode.code32(), 1, &self.table, &mut self.scanned)?;
+            crosses = true;
+        }
+        let unit_info = UnitInfo {
+            mode,
+            eip: source.key.eip,
+            phys: source.key.phys,
+            bytes: &source.bytes[..in_page],
+            adapted: &self.adapted,
+            site_base: self.sites.len() as u32,
+            link_base: self.links.len() as u32,
+            chain: source.chain && !mode.is_single_instruction(),
+            chain_pages: source.chain_pages,
+        };
+        let mut lower =
+            Lower::new(&mut self.scratch, &self.stubs, &mut self.encoder, &mut self.info, &self.table, unit_info);
+        let entries = lower.run(&self.scanned);
+        let id = UnitId(self.units.len() as u32);
+        let start = self.used;
+        let base = self.memory.address(start);
+        self.scratch.buf.finish(base, &mut self.finished);
+        let written = self.memory.write(start, &self.finished);
+        debug_assert!(written, "has_room() was checked by the caller");
+        self.used = (start + self.finished.len()).next_multiple_of(16);
+
+        let hot = self.scratch.buf.hot_len();
+        let at = |half: Half, pos: u32| start as u32 + pos + if half == Half::Cold { hot } else { 0 };
+        // Hot marks first, then cold ones: each list is already in order.
+        for half in [Half::Hot, Half::Cold] {
+            self.marks.extend(self.scratch.marks.iter().filter(|m| m.0 == half).map(|m| (at(m.0, m.1), m.2)));
+        }
+        self.sites.extend_from_slice(&self.scratch.sites);
+        let first_link = self.links.len() as u32;
+        for l in &self.scratch.links {
+            let stub = start as u32 + self.scratch.buf.offset_of(l.stub);
+            if l.cross {
+                self.cross_links.push(self.links.len() as u32);
+            }
+            self.links.push(Link { from: id, field: at(l.half, l.at), stub, target_eip: l.target, cross: l.cross, to: None });
+        }
+        let len: u32 = self.scanned.iter().map(|s| s.insn.len() as u32).sum();
+        let instructions = self.scanned.len() as u32;
+        let second_page = if crosses { source.second_page } else { None };
+        self.units.push(Unit {
+            key: source.key,
+            len: len.max(1),
+            second_page,
+            start: start as u32,
+            indirect: start as u32 + self.scratch.buf.offset_of(entries.indirect),
+            body: start as u32 + self.scratch.buf.offset_of(entries.body),
+            instructions,
+            incoming: Vec::new(),
+            links: first_link..self.links.len() as u32,
+            alive: true,
+        });
+        self.stats.units += 1;
+        self.stats.instructions += u64::from(instructions);
+        self.stats.guest_bytes += u64::from(len);
+        self.stats.host_bytes += self.finished.len() as u64;
+        if let Some(t) = started {
+            self.stats.time += t.elapsed();
+        }
+        Ok(id)
+    }
+
+    /// The target EIP and the mode of a link; None if its unit is gone.
+    #[must_use]
+    pub fn link_target(&self, link: u32) -> Option<(u32, Mode)> {
+        let l = self.links.get(link as usize)?;
+        let from = self.units.get(l.from.0 as usize)?;
+        from.alive.then_some((l.target_eip, from.key.mode))
+    }
+
+    /// Patches a link to jump straight to `to`.
+    pub fn link(&mut self, link: u32, to: UnitId) {
+        let Some(l) = self.links.get_mut(link as usize) else { return };
+        if l.to.is_some() || !self.units[l.from.0 as usize].alive || !self.units[to.0 as usize].alive {
+            return;
+        }
+        l.to = Some(to);
+        let rel = self.units[to.0 as usize].body.wrapping_sub(l.field + 4);
+        let field = l.field as usize;
+        self.memory.write(field, &rel.to_le_bytes());
+        self.units[to.0 as usize].incoming.push(link);
+        self.stats.links += 1;
+    }
+
+    /// Patches a link to go through the jump cache: for targets that must be looked up each time.
+    pub fn link_by_cache(&mut self, link: u32, table: usize) {
+        let Some(l) = self.links.get(link as usize) else { return };
+        let (field, eip, start) = (l.field, l.target_eip, self.used as u32);
+        let mut buf = CodeBuf::default();
+        buf.mov_imm(crate::asm::reg::R13, eip);
+        let slot = prelude::jump_cache_off(table) + (eip & 0xffff) as i32 * 8;
+        buf.op_mem(crate::asm::Width::B4, &[0xff], 4, &crate::asm::HostMem::state(slot));
+        buf.finish(0, &mut self.finished);
+        if self.memory.write(start as usize, &self.finished) {
+            self.used = (self.used + self.finished.len()).next_multiple_of(16);
+            self.memory.write(field as usize, &start.wrapping_sub(field + 4).to_le_bytes());
+        }
+    }
+
+    fn unlink(&mut self, link: u32) {
+        let l = &mut self.links[link as usize];
+        if l.to.take().is_some() {
+            let rel = l.stub.wrapping_sub(l.field + 4);
+            let field = l.field as usize;
+            self.memory.write(field, &rel.to_le_bytes());
+        }
+    }
+
+    /// Unlinks every jump between pages (their mapping may have changed).
+    pub fn unlink_cross_pages(&mut self) {
+        let cross = core::mem::take(&mut self.cross_links);
+        for &link in &cross {
+            if let Some(to) = self.links[link as usize].to {
+                self.unlink(link);
+                self.units[to.0 as usize].incoming.retain(|&l| l != link);
+            }
+        }
+        self.cross_links = cross;
+    }
+
+    /// Unlinks jumps to the page of EIPs that `page` (an EIP with its low 12 bits clear) begins.
+    pub fn unlink_page(&mut self, page: u32) {
+        let mut i = 0;
+        while i < self.cross_links.len() {
+            let link = self.cross_links[i];
+            i += 1;
+            let l = &self.links[link as usize];
+            if l.target_eip & !0xfff == page
+                && let Some(to) = l.to
+            {
+                self.unlink(link);
+                self.units[to.0 as usize].incoming.retain(|&l| l != link);
+            }
+        }
+    }
+
+    /// Whether translations exist for the physical page of `phys`.
+    #[must_use]
+    pub fn page_has_code(&self, phys: u64) -> bool {
+        self.by_page.get(&(phys / PAGE_SIZE)).is_some_and(|v| !v.is_empty())
+    }
+
+    /// Drops the units that overlap `len` bytes at `phys` (within one page); true if any was.
+    pub fn invalidate(&mut self, st: &mut GuestState, phys: u64, len: u64) -> bool {
+        let page = phys / PAGE_SIZE;
+        let Some(mut list) = self.by_page.remove(&page) else { return false };
+        let mut any = false;
+        list.retain(|&id| {
+            let u = &self.units[id.0 as usize];
+            if !u.alive {
+                return false;
+            }
+            if unit_overlaps(u, phys, len) {
+                self.kill(st, id);
+                any = true;
+                false
+            } else {
+                true
+            }
+        });
+        if !list.is_empty() {
+            self.by_page.insert(page, list);
+        }
+        any
+    }
+
+    fn kill(&mut self, st: &mut GuestState, id: UnitId) {
+        let u = &mut self.units[id.0 as usize];
+        u.alive = false;
+        self.stats.invalidated += 1;
+        let key = u.key;
+        let incoming = core::mem::take(&mut u.incoming);
+        let links = u.links.clone();
+        let entry = u.indirect;
+        for link in incoming {
+            self.unlink(link);
+        }
+        // Its own jumps must find their targets anew: the code that follows may be new as well.
+        for link in links {
+            if let Some(to) = self.links[link as usize].to {
+                self.unlink(link);
+                self.units[to.0 as usize].incoming.retain(|&l| l != link);
+            }
+        }
+        if self.by_key.get(&key) == Some(&id) {
+            self.by_key.remove(&key);
+        }
+        let address = self.memory.address(entry as usize);
+        for table in 0..2 {
+            let slot = &mut st.jump_cache[table][(key.eip & 0xffff) as usize];
+            if *slot == address {
+                *slot = self.stubs.jump_miss;
+            }
+        }
+    }
+
+    /// The guest instruction that a host address belongs to.
+    #[must_use]
+    pub fn locate(&self, host: u64) -> Option<Location> {
+        let offset = u32::try_from(host.checked_sub(self.memory.address(0))?).ok()?;
+        let unit = self.units.partition_point(|u| u.start <= offset).checked_sub(1)?;
+        let mark = self.marks.partition_point(|m| m.0 <= offset).checked_sub(1)?;
+        let u = &self.units[unit];
+        let eip = self.marks[mark].1;
+        let delta = u64::from(eip.wrapping_sub(u.key.eip));
+        Some(Location { unit: UnitId(unit as u32), eip, phys: u.key.phys + delta })
+    }
+
+    /// Makes the instruction at `phys` use the adapted form from now on; drops its translations.
+    pub fn adapt(&mut self, st: &mut GuestState, phys: u64) {
+        if self.adapted.insert(phys) {
+            self.stats.adapted += 1;
+        }
+        self.invalidate(st, phys, 1);
+    }
+
+    /// Guest-physical addresses of all adapted instructions, in no order.
+    pub fn adapted_sites(&self) -> impl Iterator<Item = u64> + '_ {
+        self.adapted.iter().copied()
+    }
+
+    /// Guest instructions in a unit.
+    #[must_use]
+    pub fn instructions(&self, unit: UnitId) -> u32 {
+        self.units[unit.0 as usize].instructions
+    }
+
+    /// The host code of a unit, for listings.
+    #[must_use]
+    pub fn code(&self, unit: UnitId) -> Vec<u8> {
+        let i = unit.0 as usize;
+        let start = self.units[i].start as usize;
+        let end = self.units.get(i + 1).map_or(self.used, |u| u.start as usize);
+        self.memory.read(start, end - start)
+    }
+}
+
+fn unit_overlaps(u: &Unit, phys: u64, len: u64) -> bool {
+    let first_page_end = (u.key.phys | (PAGE_SIZE - 1)) + 1;
+    let end = u.key.phys + u64::from(u.len);
+    let in_first = phys < end.min(first_page_end) && u.key.phys < phys + len;
+    let in_second = u.second_page.is_some_and(|page| {
+        let tail = end.saturating_sub(first_page_end);
+        phys < page + tail && page < phys + len
+    });
+    in_first || in_second
+}

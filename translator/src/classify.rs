@@ -1,0 +1,276 @@
+//! What each opcode is to the translator: one row per opcode, computed once from the decoder's own
+//! tables plus the exceptions that the architecture makes.
+
+use iced_x86::{Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+
+/// How an instruction is lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Re-encoded as itself; at most one ordinary memory operand.
+    Ident,
+    /// No operation, whatever its operands.
+    Nop,
+    /// LEA.
+    Lea,
+    /// PUSH of a register, immediate, segment register or memory.
+    Push,
+    /// POP to a general register or memory.
+    Pop,
+    /// LEAVE.
+    Leave,
+    /// Near direct call.
+    Call,
+    /// Near indirect call.
+    CallIndirect,
+    /// Near return.
+    Return,
+    /// Near direct jump.
+    Jump,
+    /// Near indirect jump.
+    JumpIndirect,
+    /// Conditional jump.
+    JumpIf,
+    /// LOOP, LOOPE, LOOPNE, JCXZ, JECXZ.
+    Loop,
+    /// MOVS, STOS, LODS, SCAS, CMPS with or without a repeat prefix.
+    String,
+    /// CLD, STD.
+    Direction,
+    /// CLI.
+    Cli,
+    /// STI.
+    Sti,
+    /// PUSHF.
+    Pushf,
+    /// POPF.
+    Popf,
+    /// MOV r/m, sreg.
+    StoreSelector,
+    /// BT, BTS, BTR, BTC with a register bit offset and a memory operand.
+    BitString,
+    /// Executed by the monitor.
+    Callout,
+    /// Executed by the monitor; the unit ends here.
+    CalloutEnd,
+    /// Not an instruction of the virtual processor: #UD.
+    Undefined,
+}
+
+/// Which register state an opcode touches beyond the general registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// None.
+    Integer,
+    /// x87 or MMX.
+    X87,
+    /// WAIT.
+    Wait,
+    /// SSE registers.
+    Sse,
+    /// AVX state.
+    Avx,
+}
+
+/// The features of the virtual processor, as a set.
+#[derive(Clone)]
+pub struct FeatureSet(Vec<bool>);
+
+impl FeatureSet {
+    /// Collects the features for which `has` is true.
+    pub fn new(has: impl Fn(CpuidFeature) -> bool) -> Self {
+        Self(CpuidFeature::values().map(has).collect())
+    }
+    /// Whether a feature is in the set.
+    #[must_use]
+    pub fn has(&self, feature: CpuidFeature) -> bool {
+        self.0.get(feature as usize).copied().unwrap_or(false)
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy)]
+struct Row {
+    class: Class,
+    unit: Unit,
+}
+
+/// The table, indexed by [`Code`].
+pub struct Table(Vec<Row>);
+
+impl Table {
+    /// Builds the table for a processor with `features`.
+    #[must_use]
+    pub fn new(features: &FeatureSet) -> Self {
+        Self(Code::values().map(|code| Row { class: class_of(code, features), unit: unit_of(code) }).collect())
+    }
+
+    /// The class of an instruction. Register forms of BT and the like are `Ident`.
+    #[must_use]
+    pub fn class(&self, insn: &Instruction) -> Class {
+        match self.0[insn.code() as usize].class {
+            Class::BitString if insn.op0_kind() == OpKind::Register => Class::Ident,
+            Class::Ident if insn.op_count() > 0 && insn.op0_register() == Register::ESP && is_rip(insn) => {
+                Class::Undefined
+            }
+            class => class,
+        }
+    }
+
+    /// The register state an instruction touches.
+    #[must_use]
+    pub fn unit(&self, insn: &Instruction) -> Unit {
+        self.0[insn.code() as usize].unit
+    }
+}
+
+fn is_rip(insn: &Instruction) -> bool {
+    insn.is_ip_rel_memory_operand()
+}
+
+fn unit_of(code: Code) -> Unit {
+    use CpuidFeature as F;
+    use Mnemonic as M;
+    let m = code.mnemonic();
+    if m == M::Wait {
+        return Unit::Wait;
+    }
+    if matches!(
+        m,
+        M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchw | M::Prefetch | M::Sfence
+            | M::Lfence | M::Mfence | M::Pause | M::Movnti | M::Clflush | M::Clflushopt | M::Clwb | M::Crc32
+            | M::Popcnt
+    ) {
+        return Unit::Integer;
+    }
+    let mut unit = Unit::Integer;
+    for f in code.cpuid_features() {
+        let this = match f {
+            F::FPU | F::FPU287 | F::FPU287XL_ONLY | F::FPU387 | F::FPU387SL_ONLY | F::MMX | F::D3NOW | F::D3NOWEXT => {
+                Unit::X87
+            }
+            F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::SSE4A | F::AES | F::PCLMULQDQ
+            | F::SHA | F::GFNI => Unit::Sse,
+            F::AVX | F::AVX2 | F::F16C | F::FMA | F::FMA4 | F::XOP | F::VAES | F::VPCLMULQDQ => Unit::Avx,
+            _ => continue,
+        };
+        unit = match (unit, this) {
+            (Unit::Avx, _) | (_, Unit::Avx) => Unit::Avx,
+            (Unit::Sse, _) | (_, Unit::Sse) => Unit::Sse,
+            _ => this,
+        };
+    }
+    unit
+}
+
+fn class_of(code: Code, features: &FeatureSet) -> Class {
+    use Mnemonic as M;
+    if code == Code::INVALID {
+        return Class::Undefined;
+    }
+    let oc = code.op_code();
+    if !(oc.mode16() || oc.mode32()) {
+        return Class::Undefined;
+    }
+    let m = code.mnemonic();
+    match m {
+        M::Nop | M::Endbr32 | M::Endbr64 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2
+        | M::Prefetchw | M::Prefetch | M::Reservednop => return Class::Nop,
+        M::Lea => return Class::Lea,
+        M::Cld | M::Std => return Class::Direction,
+        M::Cli => return Class::Cli,
+        M::Sti => return Class::Sti,
+        M::Pushf | M::Pushfd => return Class::Pushf,
+        M::Popf | M::Popfd => return Class::Popf,
+        M::Leave => return Class::Leave,
+        M::Push => return Class::Push,
+        M::Pop => {
+            return match code {
+                Code::Pop_r16 | Code::Pop_r32 | Code::Pop_rm16 | Code::Pop_rm32 => Class::Pop,
+                _ => Class::Callout,
+            };
+        }
+        M::Bt | M::Bts | M::Btr | M::Btc => {
+            return match code {
+                Code::Bt_rm16_r16 | Code::Bt_rm32_r32 | Code::Bts_rm16_r16 | Code::Bts_rm32_r32
+                | Code::Btr_rm16_r16 | Code::Btr_rm32_r32 | Code::Btc_rm16_r16 | Code::Btc_rm32_r32 => Class::BitString,
+                _ => Class::Ident,
+            };
+        }
+        M::Movsb | M::Movsw | M::Stosb | M::Stosw | M::Stosd | M::Lodsb | M::Lodsw | M::Lodsd | M::Scasb | M::Scasw
+        | M::Scasd | M::Cmpsb | M::Cmpsw => return Class::String,
+        M::Movsd if code == Code::Movsd_m32_m32 => return Class::String,
+        M::Cmpsd if code == Code::Cmpsd_m32_m32 => return Class::String,
+        M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz => return Class::Loop,
+        M::Mov => match code {
+            Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg => return Class::StoreSelector,
+            Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 => return Class::Callout,
+            Code::Mov_r32_cr | Code::Mov_r32_dr => return Class::Callout,
+            Code::Mov_cr_r32 | Code::Mov_dr_r32 => return Class::CalloutEnd,
+            Code::Mov_r32_tr | Code::Mov_tr_r32 => return Class::Undefined,
+            _ => {}
+        },
+        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::In | M::Out | M::Clts | M::Smsw | M::Lgdt | M::Lidt | M::Sgdt
+        | M::Sidt | M::Lldt | M::Sldt | M::Ltr | M::Str | M::Lar | M::Lsl | M::Verr | M::Verw | M::Arpl | M::Rdmsr
+        | M::Wrmsr | M::Aaa | M::Aas | M::Aam | M::Aad | M::Daa | M::Das | M::Salc | M::Pusha | M::Pushad | M::Popa
+        | M::Popad | M::Enter | M::Xlatb | M::Bound | M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs | M::Insb | M::Insw
+        | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Fxsave | M::Fxrstor | M::Xsave | M::Xsaveopt | M::Xsavec
+        | M::Xsaves | M::Xrstor | M::Xrstors | M::Fnsave | M::Fsave | M::Frstor | M::Fnstenv | M::Fstenv | M::Fldenv
+        | M::Xgetbv | M::Rdpid | M::Monitor | M::Mwait => return Class::Callout,
+        M::Hlt | M::Lmsw | M::Invlpg | M::Invd | M::Wbinvd | M::Int | M::Int1 | M::Int3 | M::Into | M::Iret | M::Iretd
+        | M::Sysenter | M::Sysexit | M::Syscall | M::Sysret | M::Ud0 | M::Ud1 | M::Ud2 | M::Xsetbv | M::Retf
+        | M::Rsm | M::Invpcid => return Class::CalloutEnd,
+        // Operands at (E)DI that are no ordinary memory operands.
+        M::Jmpe | M::Loadall | M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu => return Class::Undefined,
+        _ => {}
+    }
+    match code.flow_control() {
+        FlowControl::UnconditionalBranch => {
+            return if code.is_jmp_far() { Class::CalloutEnd } else { Class::Jump };
+        }
+        FlowControl::IndirectBranch => {
+            return if code.is_jmp_far_indirect() { Class::CalloutEnd } else { Class::JumpIndirect };
+        }
+        FlowControl::ConditionalBranch => {
+            return if code.is_jcc_short_or_near() { Class::JumpIf } else { Class::Undefined };
+        }
+        FlowControl::Call => return if code.is_call_far() { Class::CalloutEnd } else { Class::Call },
+        FlowControl::IndirectCall => {
+            return if code.is_call_far_indirect() { Class::CalloutEnd } else { Class::CallIndirect };
+        }
+        FlowControl::Return => {
+            return match m {
+                M::Ret => Class::Return,
+                _ => Class::Undefined,
+            };
+        }
+        FlowControl::Next => {}
+        _ => return Class::Undefined,
+    }
+    if code.is_privileged() || code.is_stack_instruction() || code.is_save_restore_instruction() {
+        return Class::Undefined;
+    }
+    if !code.cpuid_features().iter().all(|&f| features.has(f)) {
+        return Class::Undefined;
+    }
+    Class::Ident
+}
+
+/// The six arithmetic flags, in the decoder's bit names.
+pub const ARITH_FLAGS: u32 =
+    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+
+/// Flags an instruction certainly overwrites whatever its operands are at run time.
+#[must_use]
+pub fn flags_killed(insn: &Instruction) -> u32 {
+    use Mnemonic as M;
+    match insn.mnemonic() {
+        // A zero count leaves all flags alone.
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => {
+            let last = insn.op_count() - 1;
+            let by_one = insn.op_kind(last) == OpKind::Immediate8 && insn.immediate8() & 0x1f != 0;
+            if by_one { insn.rflags_modified() } else { 0 }
+        }
+        _ if insn.has_rep_prefix() || insn.has_repne_prefix() => 0,
+        _ => insn.rflags_modified(),
+    }
+}

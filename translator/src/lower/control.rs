@@ -1,0 +1,337 @@
+//! Near control transfers: chaining, the host call/return scheme, the jump cache, polls.
+//!
+//! A guest CALL pushes its return EIP and executes a host `call`; a guest RET pops the EIP into
+//! r13 and executes a host `ret`. The return site compares r13 with its EIP; a mismatch resets the
+//! return stack and looks r13 up. Polls stand where loops close: backward jumps and calls, and
+//! indirect jumps. A poll is two loads; an event poisons the pointer of the second.
+
+use super::access::{Ea, Rw, memory_operand, segment_of};
+use super::{LinkSite, Lower, host_number};
+use crate::asm::{HostMem, Label, Width, reg};
+use crate::off;
+use crate::prelude::jump_cache_off;
+use crate::scan::flags_dead_at;
+use crate::state::SegReg;
+use iced_x86::{Code, Instruction, Mnemonic, OpKind};
+
+/// How a direct branch is encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Branch {
+    Jump,
+    If(u8),
+    Call,
+}
+
+impl Lower<'_> {
+    fn same_page(&self, target: u32) -> bool {
+        // Offsets within the page agree with linear ones as long as CS.base is page aligned; a
+        // unit knows its distance to the page's end from its bytes.
+        let start = self.unit.eip;
+        let page_offset = (self.unit.phys & 0xfff) as u32;
+        let relative = target.wrapping_sub(start).wrapping_add(page_offset);
+        relative < 0x1000
+    }
+
+    /// Two loads that fault when an event waits; the guest is at the start of this instruction.
+    pub(crate) fn poll(&mut self) {
+        if self.in_shadow {
+            return;
+        }
+        let c = self.c();
+        c.load(Width::B8, reg::R14, &HostMem::state(off!(poll_ptr)));
+        c.load(Width::B4, reg::R14, &HostMem { base: Some(reg::R14), index: None, disp: 0, window: false });
+    }
+
+    /// Ends the unit with a jump to `target`.
+    pub(crate) fn go_to(&mut self, target: u32) {
+        self.branch(Branch::Jump, target);
+    }
+
+    fn branch(&mut self, kind: Branch, target: u32) {
+        if !self.unit.chain {
+            let stub = self.c().label();
+            self.emit_branch(kind, stub);
+            self.exit_stub(stub, target);
+            return;
+        }
+        let cross = !self.same_page(target);
+        if cross && !self.unit.chain_pages {
+            self.branch_by_cache(kind, target);
+            return;
+        }
+        let stub = self.c().label();
+        let half = self.c().half();
+        let at = self.emit_branch(kind, stub);
+        let link = self.unit.link_base + self.s.links.len() as u32;
+        self.s.links.push(LinkSite { half, at, stub, target, cross });
+        let exit = self.c_stubs.exit_link;
+        let old = self.cold();
+        let c = self.c();
+        c.bind(stub);
+        c.store_imm(Width::B4, target, &HostMem::state(off!(rip)));
+        c.store_imm(Width::B4, link, &HostMem::state(off!(exit_arg)));
+        c.jmp_abs(exit);
+        c.select(old);
+    }
+
+    fn emit_branch(&mut self, kind: Branch, to: Label) -> u32 {
+        let c = self.c();
+        match kind {
+            Branch::Jump => c.jmp(to),
+            Branch::If(cc) => c.jcc(cc, to),
+            Branch::Call => c.call(to),
+        }
+    }
+
+    /// An unchained exit to `target`.
+    fn exit_stub(&mut self, stub: Label, target: u32) {
+        let exit = self.c_stubs.exit_end;
+        let old = self.cold();
+        let c = self.c();
+        c.bind(stub);
+        c.store_imm(Width::B4, target, &HostMem::state(off!(rip)));
+        c.jmp_abs(exit);
+        c.select(old);
+    }
+
+    /// A jump to another page that may be remapped: by the jump cache, at a constant index.
+    fn branch_by_cache(&mut self, kind: Branch, target: u32) {
+        let slot = jump_cache_off(self.unit.mode.table()) + (target & 0xffff) as i32 * 8;
+        let slot = HostMem::state(slot);
+        if let Branch::If(cc) = kind {
+            let away = self.c().label();
+            self.c().jcc(cc, away);
+            let old = self.cold();
+            let c = self.c();
+            c.bind(away);
+            c.mov_imm(reg::R13, target);
+            c.op_mem(Width::B4, &[0xff], 4, &slot);
+            c.select(old);
+            return;
+        }
+        let c = self.c();
+        c.mov_imm(reg::R13, target);
+        c.op_mem(Width::B4, &[0xff], if kind == Branch::Call { 2 } else { 4 }, &slot);
+    }
+
+    /// `jmp` or `call` to the EIP in r13 through the jump cache.
+    fn indirect(&mut self, call: bool) {
+        if !self.unit.chain {
+            let exit = self.c_stubs.exit_end;
+            let c = self.c();
+            c.store(Width::B8, reg::R13, &HostMem::state(off!(rip)));
+            c.jmp_abs(exit);
+            return;
+        }
+        let table = jump_cache_off(self.unit.mode.table());
+        let c = self.c();
+        c.movzx16(reg::R14, reg::R13);
+        let slot = HostMem { base: Some(reg::R15), index: Some((reg::R14, 8)), disp: table, window: false };
+        c.op_mem(Width::B4, &[0xff], if call { 2 } else { 4 }, &slot);
+    }
+
+    /// After a host `call`: the place that the matching host `ret` comes back to.
+    fn return_site(&mut self, return_eip: u32) {
+        if !self.unit.chain {
+            return;
+        }
+        let start = return_eip.wrapping_sub(self.unit.eip) as usize;
+        let dead = self.unit.bytes.get(start..).is_some_and(|rest| {
+            flags_dead_at(rest, return_eip, self.unit.mode.code32(), self.table)
+        });
+        let miss = self.c_stubs.return_lookup[self.unit.mode.table()];
+        self.eip = return_eip;
+        self.mark();
+        self.check_target(return_eip, dead, miss);
+        self.go_to(return_eip);
+    }
+
+    /// CALL rel.
+    pub(crate) fn call(&mut self, insn: &Instruction) -> bool {
+        let target = insn.near_branch_target() as u32;
+        let size = if insn.code() == Code::Call_rel16 { 2 } else { 4 };
+        let next = self.next_eip;
+        self.terminal = true;
+        if target <= self.eip && self.unit.chain {
+            self.poll();
+        }
+        self.push_imm(next, size);
+        self.branch(Branch::Call, target);
+        self.return_site(next);
+        true
+    }
+
+    /// CALL r/m.
+    pub(crate) fn call_indirect(&mut self, insn: &Instruction) -> bool {
+        let size = if matches!(insn.code(), Code::Call_rm16) { 2 } else { 4 };
+        let next = self.next_eip;
+        self.load_target(insn, reg::R11, size);
+        self.terminal = true;
+        self.push_imm(next, size);
+        self.c().mov_rr(Width::B4, reg::R13, reg::R11);
+        self.indirect(true);
+        self.return_site(next);
+        true
+    }
+
+    /// RET, RET n.
+    pub(crate) fn near_return(&mut self, insn: &Instruction) -> bool {
+        let size = if matches!(insn.code(), Code::Retnw | Code::Retnw_imm16) { 2 } else { 4 };
+        let extra = if insn.op_count() > 0 { i32::from(insn.immediate16()) } else { 0 };
+        let width = if size == 2 { Width::B2 } else { Width::B4 };
+        let ea = self.stack_ea(0);
+        self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| l.c().load(width, reg::R13, m));
+        self.stack_adjust(size as i32 + extra);
+        if self.unit.chain {
+            self.c().bytes(&[0xc3]);
+        } else {
+            self.indirect(false);
+        }
+        true
+    }
+
+    /// JMP rel.
+    pub(crate) fn jump(&mut self, insn: &Instruction) -> bool {
+        let target = insn.near_branch_target() as u32;
+        if target <= self.eip && self.unit.chain {
+            self.poll();
+        }
+        self.go_to(target);
+        true
+    }
+
+    /// JMP r/m.
+    pub(crate) fn jump_indirect(&mut self, insn: &Instruction) -> bool {
+        let size = if matches!(insn.code(), Code::Jmp_rm16) { 2 } else { 4 };
+        if self.unit.chain {
+            self.poll();
+        }
+        self.load_target(insn, reg::R13, size);
+        self.indirect(false);
+        true
+    }
+
+    fn load_target(&mut self, insn: &Instruction, to: u8, size: u32) {
+        if insn.op0_kind() == OpKind::Register {
+            let source = host_number(insn.op0_register());
+            if size == 2 {
+                self.c().movzx16(to, source);
+            } else {
+                self.c().mov_rr(Width::B4, to, source);
+            }
+            return;
+        }
+        let (_, ea) = memory_operand(insn);
+        let seg = segment_of(insn.memory_segment());
+        let width = if size == 2 { Width::B2 } else { Width::B4 };
+        self.access(seg, ea, size, Rw::Read, &mut |l, m| l.c().load(width, to, m));
+    }
+
+    /// Jcc rel.
+    pub(crate) fn jump_if(&mut self, insn: &Instruction) -> bool {
+        let target = insn.near_branch_target() as u32;
+        let cc = condition(insn);
+        if target <= self.eip && self.unit.chain {
+            self.poll();
+        }
+        self.branch(Branch::If(cc), target);
+        let next = self.next_eip;
+        self.go_to(next);
+        true
+    }
+
+    /// LOOP, LOOPE, LOOPNE, JCXZ, JECXZ: no flag changes, so they are built from LEA and the
+    /// RCX-zero branch.
+    pub(crate) fn loop_instruction(&mut self, insn: &Instruction) -> bool {
+        let target = insn.near_branch_target() as u32;
+        let next = self.next_eip;
+        let wide = matches!(
+            insn.code(),
+            Code::Loop_rel8_16_ECX | Code::Loop_rel8_32_ECX | Code::Loope_rel8_16_ECX | Code::Loope_rel8_32_ECX
+                | Code::Loopne_rel8_16_ECX | Code::Loopne_rel8_32_ECX | Code::Jecxz_rel8_16 | Code::Jecxz_rel8_32
+        );
+        if target <= self.eip && self.unit.chain {
+            self.poll();
+        }
+        let taken = self.c().label();
+        let not_taken = self.c().label();
+        match insn.mnemonic() {
+            Mnemonic::Jcxz | Mnemonic::Jecxz => {
+                self.test_count(wide, 0, not_taken);
+                self.c().bind(taken);
+                self.go_to(target);
+            }
+            m => {
+                // Decrement, then leave the loop if zero or if ZF says so.
+                let c = self.c();
+                if wide {
+                    c.add_const(reg::RCX, -1);
+                } else {
+                    let cx = HostMem { base: Some(reg::RCX), index: None, disp: -1, window: false };
+                    c.lea32(reg::R9, cx);
+                    c.mov_rr(Width::B2, reg::RCX, reg::R9);
+                }
+                match m {
+                    Mnemonic::Loope => _ = c.jcc(0x5, not_taken),
+                    Mnemonic::Loopne => _ = c.jcc(0x4, not_taken),
+                    _ => {}
+                }
+                self.test_count(wide, 0, taken);
+                self.c().jmp(not_taken);
+                self.c().bind(taken);
+                self.go_to(target);
+            }
+        }
+        self.c().bind(not_taken);
+        self.go_to(next);
+        true
+    }
+
+    /// Jumps to `nonzero` if (E)CX is not zero.
+    fn test_count(&mut self, wide: bool, _shift: u8, nonzero: Label) {
+        if wide {
+            self.c().mov_rr(Width::B4, reg::R9, reg::RCX);
+        } else {
+            self.c().movzx16(reg::R9, reg::RCX);
+        }
+        self.c().if_nonzero_jump(reg::R9, nonzero);
+    }
+
+    /// The stack operand at `disp` from the stack pointer.
+    pub(crate) fn stack_ea(&self, disp: i32) -> Ea {
+        Ea::of_register(reg::R12, disp, !self.unit.mode.stack32())
+    }
+
+    /// ESP or SP += n, without flags. Clobbers r9 for a 16-bit stack.
+    pub(crate) fn stack_adjust(&mut self, n: i32) {
+        if self.unit.mode.stack32() {
+            self.c().add_const(reg::R12, n);
+        } else {
+            let sp = HostMem { base: Some(reg::R12), index: None, disp: n, window: false };
+            self.c().lea32(reg::R9, sp);
+            self.c().mov_rr(Width::B2, reg::R12, reg::R9);
+        }
+    }
+}
+
+fn condition(insn: &Instruction) -> u8 {
+    use iced_x86::ConditionCode as C;
+    match insn.condition_code() {
+        C::o => 0,
+        C::no => 1,
+        C::b => 2,
+        C::ae => 3,
+        C::e => 4,
+        C::ne => 5,
+        C::be => 6,
+        C::a => 7,
+        C::s => 8,
+        C::ns => 9,
+        C::p => 10,
+        C::np => 11,
+        C::l => 12,
+        C::ge => 13,
+        C::le => 14,
+        _ => 15,
+    }
+}
