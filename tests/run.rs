@@ -1,0 +1,188 @@
+//! Whole machines with kernels of a few bytes: how a run ends, and where its serial output goes.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long any of these runs may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A bzImage file with this protected-mode code, removed at the end.
+struct Kernel(PathBuf);
+
+impl Kernel {
+    fn new(name: &str, code: &[u8]) -> Self {
+        let mut image = vec![0u8; 1024];
+        image[0x1f1] = 1;
+        image[0x1f4..0x1f8].copy_from_slice(&(code.len().div_ceil(16) as u32).to_le_bytes());
+        image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+        image[0x201] = 0x66;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&0x0204u16.to_le_bytes());
+        image[0x211] = 1;
+        image.extend_from_slice(code);
+        let path = std::env::temp_dir().join(format!("ring3-run-{}-{name}", std::process::id()));
+        std::fs::write(&path, image).unwrap();
+        Self(path)
+    }
+
+    fn start(&self, args: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_ring3"))
+            .args(["run", "--memory", "16M", "--kernel"])
+            .arg(&self.0)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ring3 starts")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        finish(self.start(args))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Waits for the end; a run that does not end in time is killed and fails.
+fn finish(mut child: Child) -> Output {
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() >= deadline {
+            child.kill().unwrap();
+            panic!("still running: {:?}", child.wait_with_output().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn assert_status(output: &Output, status: i32) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        output.status.code(),
+        Some(status),
+        "{text} (signal {:?})",
+        output.status.signal()
+    );
+}
+
+/// `mov dx, port; mov al, value; out dx, al`
+fn out(port: u16, value: u8) -> Vec<u8> {
+    let [lo, hi] = port.to_le_bytes();
+    vec![0x66, 0xba, lo, hi, 0xb0, value, 0xee]
+}
+
+/// `hlt; jmp $-1`
+const STOP: [u8; 3] = [0xf4, 0xeb, 0xfd];
+
+/// Turns the machine off through PM1a control: SLP_TYP 0, SLP_EN.
+fn power_off() -> Vec<u8> {
+    [
+        &[0x66, 0xba, 0x04, 0xb0, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef][..],
+        &STOP,
+    ]
+    .concat()
+}
+
+#[test]
+fn power_off_is_status_0() {
+    assert_status(&Kernel::new("off", &power_off()).run(&[]), 0);
+}
+
+#[test]
+fn debug_exit_gives_its_status_only_when_asked_for() {
+    let code = [out(0x501, 0x10), power_off()].concat();
+    let kernel = Kernel::new("debug", &code);
+    assert_status(&kernel.run(&["--debug-exit"]), 0x21);
+    assert_status(&kernel.run(&[]), 0);
+}
+
+#[test]
+fn restart_and_triple_fault_end_under_no_reboot() {
+    let reset = [out(0xcf9, 0x06), STOP.to_vec()].concat();
+    assert_status(&Kernel::new("reset", &reset).run(&["--no-reboot"]), 4);
+    // The IDT is empty: INT3 cannot be delivered, nor what follows from that.
+    assert_status(&Kernel::new("triple", &[0xcc]).run(&["--no-reboot"]), 3);
+}
+
+#[test]
+fn serial_output_arrives_whole() {
+    let text = b"hello from ring 0\n";
+    let code = [
+        text.iter().flat_map(|b| out(0x3f8, *b)).collect(),
+        power_off(),
+    ]
+    .concat();
+    let kernel = Kernel::new("serial", &code);
+    let output = kernel.run(&[]);
+    assert_status(&output, 0);
+    assert_eq!(output.stdout, text);
+
+    let file = std::env::temp_dir().join(format!("ring3-run-{}-out", std::process::id()));
+    let spec = format!("file:{}", file.display());
+    let output = kernel.run(&["--serial", &spec]);
+    assert_status(&output, 0);
+    assert_eq!(std::fs::read(&file).unwrap(), text);
+    assert!(output.stdout.is_empty());
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn signals_end_busy_and_halted_guests() {
+    let busy = Kernel::new("busy", &[0xeb, 0xfe]);
+    let halted = Kernel::new("halted", &STOP);
+    for kernel in [&busy, &halted] {
+        for signal in [15, 2, 1] {
+            let child = kernel.start(&[]);
+            std::thread::sleep(Duration::from_millis(300));
+            let begin = Instant::now();
+            let status = Command::new("kill")
+                .arg(format!("-{signal}"))
+                .arg(child.id().to_string())
+                .status();
+            assert!(status.unwrap().success());
+            let output = finish(child);
+            assert_status(&output, 128 + signal);
+            assert!(
+                begin.elapsed() < Duration::from_secs(3),
+                "{:?}",
+                begin.elapsed()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_ends_an_endless_talker() {
+    // mov dx, 0x3f8; mov al, 'x'; again: out dx, al; jmp again
+    let code = [&out(0x3f8, b'x')[..], &[0xeb, 0xfd]].concat();
+    let kernel = Kernel::new("talker", &code);
+    let mut child = kernel.start(&[]);
+    let mut some = [0; 64];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut some)
+        .unwrap();
+    assert_eq!(some, [b'x'; 64]);
+    drop(child.stdout.take());
+    assert_status(&finish(child), 128 + 13);
+}
+
+#[test]
+fn stats_are_json_on_request() {
+    let output = Kernel::new("stats", &power_off()).run(&["--stats=json"]);
+    assert_status(&output, 0);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let value: serde_json::Value = serde_json::from_str(text.trim()).expect(&text);
+    assert!(value.is_object());
+}
