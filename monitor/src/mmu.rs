@@ -171,7 +171,7 @@ impl Mmu {
         }
         self.stats.window_misses += 1;
         let (start, phys, len) = self.extend(st, lin, &page);
-        match self.window.map(&self.ram, start, phys, len, page.writable, page.global) {
+        match self.window.map(&self.ram, start, phys, len, page.size, page.writable, page.global) {
             Ok(()) => Miss::Mapped,
             Err(_) => {
                 // Out of host mappings: drop all, then the single page.
@@ -187,7 +187,7 @@ impl Mmu {
     fn map_page(&mut self, lin: u32, page: &Page) -> io::Result<()> {
         let lin = u64::from(lin) & !(PAGE_SIZE - 1);
         let phys = page.phys & !(PAGE_SIZE - 1);
-        self.window.map(&self.ram, lin, phys, PAGE_SIZE, page.writable, page.global)
+        self.window.map(&self.ram, lin, phys, PAGE_SIZE, PAGE_SIZE, page.writable, page.global)
     }
 
     /// The largest physically contiguous run around `lin` whose pages have the same rights and
@@ -198,8 +198,12 @@ impl Mmu {
         let lin = u64::from(lin) & !(size - 1);
         let phys = page.phys & !(size - 1);
         let same = |l: u64, expected: u64| {
+            if self.window.is_mapped(l) {
+                return None;
+            }
             let p = walk(st, &self.ram, l as u32, Walk { access: Access::Read, who: Privilege::Supervisor, commit: false }, self.phys_bits).ok()?;
             let ok = !p.user
+                && p.size == page.size
                 && p.writable == page.writable
                 && p.global == page.global
                 && p.phys == expected

@@ -23,6 +23,8 @@ const MAX_RUNS: usize = 12_000;
 struct Run {
     phys: u64,
     len: u64,
+    /// Size of the guest's pages in it: what one INVLPG drops.
+    page: u64,
     writable: bool,
     global: bool,
 }
@@ -100,11 +102,27 @@ impl Window {
         self.runs.is_empty()
     }
 
+    /// True if linear address `lin` is in a mapping.
+    #[must_use]
+    pub fn is_mapped(&self, lin: u64) -> bool {
+        self.runs.range(..=lin).next_back().is_some_and(|(start, r)| lin < start + r.len)
+    }
+
     /// Maps `len` bytes of RAM at `phys` to linear address `lin` (all page aligned), replacing
-    /// what was there. Watched pages become read-only.
+    /// what was there. Watched pages become read-only. `page` is the size of the guest's pages.
     /// # Errors
     /// When the host refuses; the range is unmapped then.
-    pub fn map(&mut self, ram: &GuestRam, lin: u64, phys: u64, len: u64, writable: bool, global: bool) -> io::Result<()> {
+    #[allow(clippy::too_many_arguments)] // one mapping's facts, used at two places
+    pub fn map(
+        &mut self,
+        ram: &GuestRam,
+        lin: u64,
+        phys: u64,
+        len: u64,
+        page: u64,
+        writable: bool,
+        global: bool,
+    ) -> io::Result<()> {
         if self.runs.len() >= MAX_RUNS {
             self.clear();
         }
@@ -119,7 +137,7 @@ impl Window {
         }
         self.stats.maps += 1;
         self.stats.pages += len / PAGE_SIZE;
-        self.runs.insert(lin, Run { phys, len, writable, global });
+        self.runs.insert(lin, Run { phys, len, page: page.max(PAGE_SIZE), writable, global });
         if writable {
             let mut page = 0;
             while page < len {
@@ -174,16 +192,25 @@ impl Window {
         };
     }
 
-    /// Drops every run that overlaps the range, whole.
+    /// Drops the guest pages that overlap the range, whole; runs are split around them.
     pub fn unmap_range(&mut self, lin: u64, len: u64) {
-        loop {
-            let hit = self.runs.range(..lin + len).next_back().map(|(&l, r)| (l, r.len));
-            match hit {
-                Some((start, run_len)) if start + run_len > lin => {
-                    self.runs.remove(&start);
-                    self.unmap_host(start, run_len);
-                }
-                _ => return,
+        while let Some((&start, &run)) = self.runs.range(..lin + len).next_back() {
+            let end = start + run.len;
+            if end <= lin {
+                return;
+            }
+            // Guest pages are aligned to their size in linear space.
+            let from = (lin & !(run.page - 1)).max(start);
+            let to = (lin + len).next_multiple_of(run.page).min(end);
+            self.runs.remove(&start);
+            self.unmap_host(from, to - from);
+            if to < end {
+                self.runs.insert(to, Run { phys: run.phys + (to - start), len: end - to, ..run });
+            }
+            if from > start {
+                self.runs.insert(start, Run { len: from - start, ..run });
+            } else if from == 0 {
+                return;
             }
         }
     }
@@ -210,9 +237,9 @@ impl Window {
     /// When the host refuses.
     pub fn map_identity(&mut self, ram: &GuestRam) -> io::Result<()> {
         let low = VGA_HOLE.start.min(ram.size());
-        self.map(ram, 0, 0, low, true, true)?;
+        self.map(ram, 0, 0, low, PAGE_SIZE, true, true)?;
         if ram.size() > VGA_HOLE.end {
-            self.map(ram, VGA_HOLE.end, VGA_HOLE.end, ram.size() - VGA_HOLE.end, true, true)?;
+            self.map(ram, VGA_HOLE.end, VGA_HOLE.end, ram.size() - VGA_HOLE.end, PAGE_SIZE, true, true)?;
         }
         Ok(())
     }

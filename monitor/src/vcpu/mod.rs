@@ -33,6 +33,8 @@ const CODE_CACHE: usize = 64 << 20;
 /// Bytes of the host stack that translated calls use.
 const RETURN_STACK: u64 = 256 << 10;
 const HOST_PAGE: u64 = 4096;
+/// arch_prctl(2).
+const ARCH_SET_GS: i64 = 0x1001;
 
 /// Where polls and unusable segment bases point: two inaccessible addresses, told apart.
 #[derive(Clone, Copy, Debug)]
@@ -214,6 +216,11 @@ impl Vcpu {
     /// When the host refuses.
     pub fn attach_thread(&self) -> io::Result<Registration> {
         self.kicker.bind_thread();
+        // GS is free on x86-64 Linux (thread-local storage uses FS).
+        // SAFETY: sets this thread's GS base, which no Rust code relies on.
+        if unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, self.core.mmu.window.base()) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
         Registration::new(CacheContext {
             code: self.core.translator.range(),
             exit_fault: self.core.translator.stubs().exit_fault,
