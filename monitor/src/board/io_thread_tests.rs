@@ -192,7 +192,7 @@ fn input_from_a_peer_reaches_the_receiver_and_interrupts() {
         .expect("the receiver's interrupt");
     let mut board = lock(&rig.board);
     assert_eq!(board.acknowledge(), 0x24);
-    assert_eq!(board.port_in(0x3f8, 1), b'k'.into());
+    assert_eq!(board.port_in(0x3f8, 1), u32::from(b'k'));
     drop(board);
 }
 
@@ -211,7 +211,7 @@ fn the_consoles_own_keys_do_not_reach_the_guest() {
         Some(MachineRequest::Stop(StopReason::Quit))
     );
     let got = [board.port_in(0x3f8, 1), board.port_in(0x3f8, 1)];
-    assert_eq!(got, [b'a'.into(), b'b'.into()]);
+    assert_eq!(got, [u32::from(b'a'), u32::from(b'b')]);
     assert_eq!(board.port_in(0x3fd, 1) & 1, 0, "nothing else arrived");
     drop(board);
     rig.io.finish();
