@@ -4,11 +4,14 @@
 //! clock: the board passes the VM's time to every call and samples the interrupt outputs after it.
 
 pub mod acpi_pm;
+pub mod block;
 pub mod bus;
 pub mod debug;
+pub mod ide;
 pub mod kbc;
 pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod rtc;
 pub mod uart;
+pub mod vga;

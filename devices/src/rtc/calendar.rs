@@ -153,7 +153,11 @@ fn encode_hour(hour: u8, b: u8) -> u8 {
     if b & reg_b::HOURS_24 != 0 {
         return encode(hour, b);
     }
-    let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
+    let twelve = if hour.is_multiple_of(12) {
+        12
+    } else {
+        hour % 12
+    };
     encode(twelve, b) | if hour >= 12 { PM } else { 0 }
 }
 

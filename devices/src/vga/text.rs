@@ -1,0 +1,79 @@
+//! The text screen as characters, for terminals and tests.
+
+use super::Vga;
+use super::spec::{crtc, gc};
+
+/// Code page 437 as Unicode; the control range shows its glyphs.
+const CP437: &str = " ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼ !\"#$%&'()*+,-./0123456789:;<=>?@\
+ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~⌂ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒ\
+áíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■ ";
+
+/// A character cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The character.
+    pub character: char,
+    /// The attribute: foreground in bits 0-3, background in 4-6, blink or bright background in 7.
+    pub attribute: u8,
+}
+
+/// A text screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextScreen {
+    /// Cells per row.
+    pub columns: usize,
+    /// All cells, row after row.
+    pub cells: Vec<Cell>,
+    /// Row and column of the cursor, if it is shown within the screen.
+    pub cursor: Option<(usize, usize)>,
+}
+
+impl TextScreen {
+    /// The rows as text, without the blanks at their ends.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let text = |row: &[Cell]| row.iter().map(|cell| cell.character).collect::<String>();
+        self.cells
+            .chunks(self.columns.max(1))
+            .map(|row| text(row).trim_end().to_owned())
+            .collect()
+    }
+}
+
+impl Vga {
+    /// The text screen; `None` in graphics modes.
+    #[must_use]
+    pub fn text(&self) -> Option<TextScreen> {
+        if self.dispi.enabled() || self.gc[gc::MISC] & 1 != 0 {
+            return None;
+        }
+        let glyphs: Vec<char> = CP437.chars().collect();
+        let columns = usize::from(self.crtc[crtc::H_DISPLAY_END]) + 1;
+        let overflow = usize::from(self.crtc[crtc::OVERFLOW]);
+        let low = usize::from(self.crtc[crtc::V_DISPLAY_END]);
+        let lines = ((overflow & 0x02) << 7 | (overflow & 0x40) << 3 | low) + 1;
+        let scans = usize::from(self.crtc[crtc::MAX_SCAN] & 0x1f) + 1;
+        let rows = lines / (scans << (self.crtc[crtc::MAX_SCAN] >> 7));
+        let mut cells = Vec::with_capacity(columns * rows);
+        let mut cursor = None;
+        for row in 0..rows {
+            for column in 0..columns {
+                let offset = (self.start() + row * self.row_step() + column) & 0xffff;
+                if self.cursor_address() == Some(offset) {
+                    cursor = Some((row, column));
+                }
+                let code = usize::from(self.vram[offset * 4]);
+                let character = glyphs.get(code).copied().unwrap_or(' ');
+                cells.push(Cell {
+                    character,
+                    attribute: self.vram[offset * 4 + 1],
+                });
+            }
+        }
+        Some(TextScreen {
+            columns,
+            cells,
+            cursor,
+        })
+    }
+}
