@@ -90,8 +90,11 @@ impl Archive {
 mod tests {
     use super::*;
 
-    /// Reads an archive back by the format's description: (path, mode, rdev, content).
-    fn read(mut bytes: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+    /// Path, mode, device and content of an entry.
+    type Entry = (String, u32, (u32, u32), Vec<u8>);
+
+    /// Reads an archive back by the format's description.
+    fn read(mut bytes: &[u8]) -> Vec<Entry> {
         let mut all = Vec::new();
         let mut offset = 0;
         loop {

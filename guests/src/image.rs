@@ -10,11 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Scripts that init and workloads are made of.
-const SCRIPTS: [(&str, &str); 5] = [
+const SCRIPTS: [(&str, &str); 6] = [
     ("common.sh", include_str!("../init/common.sh")),
     ("shell.sh", include_str!("../init/shell.sh")),
     ("script.sh", include_str!("../init/script.sh")),
     ("first-light.sh", include_str!("../init/first-light.sh")),
+    ("bench.sh", include_str!("../init/bench.sh")),
     ("nothing.sh", include_str!("../init/nothing.sh")),
 ];
 
@@ -27,6 +28,8 @@ pub struct Image {
     pub kernel: PathBuf,
     /// The initial file system, if there is one.
     pub initrd: Option<PathBuf>,
+    /// The statically linked busybox in it.
+    pub busybox: Option<PathBuf>,
     /// The kernel command line.
     pub append: String,
     /// Memory size as the command line writes it.
@@ -56,7 +59,7 @@ pub enum Refresh {
 pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, GuestError> {
     let (recipe, flavour) = Recipe::find(name)?;
     let mut cache = Cache::open(root)?;
-    let (kernel, initrd, origin) = match &recipe.source {
+    let (kernel, initrd, busybox, origin) = match &recipe.source {
         Source::Debian {
             suites,
             architecture,
@@ -76,11 +79,13 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
             (
                 kernel,
                 Some(initrd),
+                Some(busybox),
                 format!("{kernel_origin}, {busybox_origin}"),
             )
         }
         Source::Nasm { file } => (
             tiny::assemble(&cache, file)?,
+            None,
             None,
             format!("guests/tiny/{file}"),
         ),
@@ -89,6 +94,7 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
         name: format!("{}/{}", recipe.name, flavour.name),
         kernel,
         initrd,
+        busybox,
         append: recipe.boot.append,
         memory: recipe.boot.memory,
         debug_exit: recipe.boot.debug_exit,
@@ -97,8 +103,9 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
     })
 }
 
-/// One of the scripts of `guests/init/`.
-pub(crate) fn script(name: &str) -> Option<&'static str> {
+/// The text of one of the scripts of `guests/init/`.
+#[must_use]
+pub fn script(name: &str) -> Option<&'static str> {
     SCRIPTS
         .iter()
         .find(|(n, _)| *n == name)

@@ -1,0 +1,40 @@
+# Build, run, test and measure ring3 on Debian 12 with Rust.  `make run` and `make test` install
+# what is missing by apt-get (with sudo where needed).
+
+CARGO ?= cargo
+RING3 = $(or $(CARGO_TARGET_DIR),target)/release/ring3
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+GUEST ?= debian-686
+
+.PHONY: build run test bench test-guests tools peers lint
+
+build:
+	$(CARGO) build --release
+
+# Debian's 686 kernel to an interactive shell (Ctrl-A x quits). GUEST=debian-686-pae for PAE.
+run: tools build
+	$(RING3) guests run $(GUEST)
+
+# Everything, headless: unit tests, tiny guests, both Debian kernels with their workload.
+test: tools
+	$(CARGO) test --release --workspace
+
+# The recipes under QEMU's translator: is a guest at fault, or ring3?
+test-guests: tools peers
+	$(CARGO) run --release --package ring3-guests --example peer -- all
+	$(CARGO) test --release --test boot -- --ignored
+
+# The same guest work under ring3, QEMU's translator and natively.
+bench: tools peers
+	$(CARGO) bench --bench versus
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# nasm assembles the tiny guests.
+tools:
+	@command -v nasm >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends nasm; }
+
+peers:
+	@command -v qemu-system-i386 >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends qemu-system-x86; }
