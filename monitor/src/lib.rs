@@ -11,6 +11,7 @@ pub mod kicker;
 pub mod vcpu;
 pub mod linux;
 pub mod machine;
+pub mod rig;
 pub mod stats;
 pub mod memory;
 pub mod mmu;

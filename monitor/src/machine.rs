@@ -135,7 +135,7 @@ impl Machine {
                 VcpuExit::Request(MachineRequest::Reset) if self.config.no_reboot => return Ok(Outcome::Reset),
                 VcpuExit::Shutdown if self.config.no_reboot => return Ok(Outcome::TripleFault),
                 VcpuExit::Request(MachineRequest::Reset) | VcpuExit::Shutdown => self.restart()?,
-                VcpuExit::Reached => {}
+                VcpuExit::Reached | VcpuExit::Event(_) => {}
                 VcpuExit::Internal(text) => return Err(MachineError::Internal(text)),
             }
         }

@@ -62,8 +62,17 @@ pub struct Core {
     pub code_pages: Vec<u64>,
     /// Window writes into pages with translations, by page.
     pub code_writes: HashMap<u64, u8>,
+    /// Test rigs: events are kept here instead of being delivered.
+    pub capture: Option<Captured>,
     /// Exits and callouts.
     pub stats: ExitStats,
+}
+
+/// What a rig's processor met last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// The event, if there was one.
+    pub event: Option<Event>,
 }
 
 impl Core {
@@ -81,6 +90,11 @@ impl Core {
     /// Delivers any event.
     pub fn deliver(&mut self, st: &mut GuestState, event: Event) {
         st.halted = 0;
+        if let Some(captured) = &mut self.capture {
+            captured.event = Some(event);
+            self.leave = true;
+            return;
+        }
         if deliver(st, self, event) == Delivery::Shutdown {
             self.shutdown = true;
         }

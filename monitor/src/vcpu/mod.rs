@@ -155,6 +155,7 @@ impl Vcpu {
             non_global_code: false,
             code_pages: vec![0; (1 << 20) / 64],
             code_writes: HashMap::new(),
+            capture: None,
             stats: stats::ExitStats::default(),
         });
         Ok(Self { shared, core, kicker, area, poison, poll_target })

@@ -7,7 +7,7 @@ use crate::cpu::event::Event;
 use crate::cpu::fault::{Fault, Vector};
 use crate::mmu::Miss;
 use crate::vcpu::Vcpu;
-use crate::vcpu::core::{CODE_WRITE_PATIENCE, Core};
+use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core};
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
@@ -24,6 +24,8 @@ pub enum VcpuExit {
     Shutdown,
     /// The given EIP was reached (test rigs).
     Reached,
+    /// An event that a rig's processor would have delivered.
+    Event(Event),
     /// A host fault in translated code that the monitor cannot explain: a defect of ring3.
     Internal(String),
 }
@@ -46,22 +48,38 @@ impl From<Fault> for Stop {
 }
 
 impl Vcpu {
+    /// As [`Self::run`], but returns `None` instead of waiting when the processor halts.
+    pub fn run_or_halt(&mut self) -> Option<VcpuExit> {
+        self.run_loop(None, true)
+    }
+
     /// Runs until the machine has to do something. `stop_at`: an EIP that ends the run when it is
     /// about to execute (only exact when units start there: single-stepping engines, test rigs).
     pub fn run(&mut self, stop_at: Option<u32>) -> VcpuExit {
+        loop {
+            if let Some(exit) = self.run_loop(stop_at, false) {
+                return exit;
+            }
+        }
+    }
+
+    fn run_loop(&mut self, stop_at: Option<u32>, until_halt: bool) -> Option<VcpuExit> {
         let mut tail: Option<u32> = None;
         loop {
             if let Some(exit) = self.look_around() {
-                return exit;
+                return Some(exit);
             }
             let (st, core) = self.parts_mut();
             if st.halted != 0 {
+                if until_halt {
+                    return None;
+                }
                 core.stats.halts += 1;
                 self.wait();
                 continue;
             }
             if stop_at == Some(st.eip()) {
-                return VcpuExit::Reached;
+                return Some(VcpuExit::Reached);
             }
             let once = st.interrupt_shadow != 0;
             let single = once || core.engine == EngineKind::Step;
@@ -81,7 +99,7 @@ impl Vcpu {
             }
             let target = core.translator.body(unit);
             if let Some(exit) = self.enter(target, &mut tail) {
-                return exit;
+                return Some(exit);
             }
             let (st, core) = self.parts_mut();
             if once {
@@ -107,6 +125,10 @@ impl Vcpu {
             }
         }
         let (st, core) = self.parts_mut();
+        if let Some(event) = core.capture.and_then(|c| c.event) {
+            core.capture = Some(Captured::default());
+            return Some(VcpuExit::Event(event));
+        }
         if core.shutdown {
             core.shutdown = false;
             return Some(VcpuExit::Shutdown);
