@@ -142,6 +142,8 @@ pub enum Stop {
         /// CR2 of a page fault, else 0.
         address: u32,
     },
+    /// The engine does not implement something that the case needs: nothing to compare.
+    Skipped(String),
     /// It did not stop in time, or the engine could not run it; the text says why.
     Lost(String),
 }

@@ -162,7 +162,7 @@ impl Writer<'_> {
                 self.put(&[0x50 | a, 0x58 | b]); // push; pop
             }
             24 => {
-                self.put(&[0x0f, 0xba, 0xe0 | op << 3 & 0x18 | b, imm as u8]); // bt/bts/btr/btc
+                self.put(&[0x0f, 0xba, 0xe0 | (op << 3 & 0x18) | b, imm as u8]); // bt/bts/btr/btc
                 self.flags(CF, ALL & !CF & !ZF);
             }
             25 => self.string(),

@@ -42,6 +42,15 @@ pub struct FormCount {
     pub unmade: Option<String>,
 }
 
+impl FormCount {
+    /// True if the host does not know the form: it only ever raised #UD (or a fault on fetching
+    /// code that runs into a missing page, which comes first).
+    #[must_use]
+    pub fn only_undefined(&self) -> bool {
+        self.cases > 0 && self.ended == 0 && self.undefined > self.trapped
+    }
+}
+
 /// A divergence.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -162,7 +171,7 @@ pub fn run_chunk(
             Stop::End => count.ended += 1,
             Stop::Trap { vector: 6, .. } => count.undefined += 1,
             Stop::Trap { .. } => count.trapped += 1,
-            Stop::Lost(_) => count.lost += 1,
+            Stop::Lost(_) | Stop::Skipped(_) => count.lost += 1,
         }
     }
     for engine in engines.iter_mut() {
@@ -171,14 +180,22 @@ pub fn run_chunk(
         let runnable = |n: &usize| {
             !matches!(expected[*n].stop, Stop::Lost(_)) && comparable(&cases[*n], engine)
         };
+        let refused = (0..cases.len()).filter(|n| !engine.accepts(&cases[*n])).count() as u64;
+        if refused > 0 {
+            let why = "uses instructions that this processor does not offer".to_string();
+            *results.not_run.entry((engine.name(), why)).or_default() += refused;
+        }
         let chosen: Vec<usize> = (0..cases.len()).filter(runnable).collect();
         let batch: Vec<Case> = chosen.iter().map(|n| cases[*n].clone()).collect();
         let got = engine.run_batch(&batch);
         for (n, got) in chosen.into_iter().zip(got) {
             let name = &queue[n].0;
             let differences = differences(&cases[n], &expected[n], &got, rules);
-            if let Stop::Lost(why) = &got.stop {
+            if let Stop::Lost(why) | Stop::Skipped(why) = &got.stop {
                 *results.not_run.entry((engine.name(), why.clone())).or_default() += 1;
+            }
+            if matches!(got.stop, Stop::Skipped(_)) {
+                continue;
             }
             *results.compared.entry(engine.name()).or_default() += 1;
             if differences.is_empty() {

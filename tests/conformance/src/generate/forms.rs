@@ -107,6 +107,7 @@ fn exclusion(code: Code) -> Option<&'static str> {
         Cpuid | Rdtsc | Rdtscp | Rdpid | Rdpmc | Rdpru | Xgetbv => {
             Some("the virtual machine's value is meant to differ from the host's")
         }
+        Ud0 => Some("AMD and Intel decode it with different lengths"),
         Rdrand | Rdseed => Some("random by definition"),
         Sgdt | Sidt | Sldt | Str | Smsw => Some("reads system state that the host kernel replaces (UMIP)"),
         Lar | Lsl | Verr | Verw => {

@@ -104,12 +104,10 @@ impl Draft {
                 self.operand(&mut i, n, kind, form)?;
             }
         }
-        if op.can_use_op_mask_register() {
-            if op.require_op_mask_register() || self.rng.chance(50) {
-                i.set_op_mask(nth(Register::K1, self.rng.below(7)));
-                if op.can_use_zeroing_masking() && self.rng.chance(40) {
-                    i.set_zeroing_masking(true);
-                }
+        if op.can_use_op_mask_register() && (op.require_op_mask_register() || self.rng.chance(50)) {
+            i.set_op_mask(nth(Register::K1, self.rng.below(7)));
+            if op.can_use_zeroing_masking() && self.rng.chance(40) {
+                i.set_zeroing_masking(true);
             }
         }
         let memory = (0..op.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
@@ -220,7 +218,7 @@ impl Draft {
                 i.set_op_kind(n, OpKind::Immediate16);
                 let small = matches!(form.code, Code::Enterw_imm16_imm8 | Code::Enterd_imm16_imm8);
                 let small = small || form.code.op_code().op_count() == 1; // RET n
-                i.set_immediate16(if small && self.rng.chance(90) { value as u16 & 0x1ff } else { value as u16 });
+                i.set_immediate16(if small && (form.code.op_code().op_count() == 1 || self.rng.chance(90)) { value as u16 & 0x1ff } else { value as u16 });
             }
             K::imm32 => {
                 i.set_op_kind(n, OpKind::Immediate32);

@@ -97,7 +97,12 @@ pub fn prepare(d: &mut Draft, i: &mut Instruction, width: Width) -> Needs {
             let at = layout::STACK + 0x700 + d.rng.below(0x200);
             d.pin(5, at.wrapping_sub(state::base(&d.regs, seg::SS)));
         }
-        Cli | Sti | Hlt | Iret | Iretd => needs.user_only = true,
+        Iret | Iretd => {
+            // With NT set a host in long mode raises #GP, where others return from a task.
+            d.regs.eflags &= !(1 << 14);
+            needs.user_only = true;
+        }
+        Cli | Sti | Hlt => needs.user_only = true,
         Ldmxcsr | Fxrstor if d.rng.chance(75) => {
             let value = state::mxcsr(&mut d.rng);
             let offset = if i.mnemonic() == Fxrstor { 24 } else { 0 };

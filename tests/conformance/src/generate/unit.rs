@@ -10,7 +10,7 @@ use crate::layout;
 use crate::rng::Rng;
 use iced_x86::{
     Code, Decoder, DecoderOptions, Encoder, FlowControl, Formatter, Instruction, IntelFormatter, Mnemonic,
-    OpKind, RflagsBits,
+    OpCodeOperandKind, OpKind, RflagsBits,
 };
 
 /// Attempts at one case before its form is given up.
@@ -142,7 +142,10 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
     }
     let prefix = d.rng.pick(&[0xf0, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64]);
     let prefix_like = matches!(bytes[0], 0xf0 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
-    if form.code.op_code().fwait() {
+    // AMD hosts give REP before LOOPcc and LOCK before MOV CR a meaning of their own.
+    let own = matches!(form.code.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne)
+        || form.code.op_code().op_kinds().contains(&OpCodeOperandKind::cr_reg);
+    if form.code.op_code().fwait() || own {
         return Vec::new();
     }
     let decoded = decode(&[&[prefix], bytes].concat(), form.width, 0);

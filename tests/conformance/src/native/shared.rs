@@ -107,14 +107,14 @@ impl Area {
 
     /// The initial state of case `n` of the batch; only while no batch runs.
     pub fn input(&mut self, n: usize) -> &mut Input {
-        // SAFETY: in bounds by the index check; the child reads it only between `go` and `done`.
-        unsafe { &mut (&mut *(&raw mut (*self.at).input))[n] }
+        // SAFETY: in bounds by the minimum; the child reads it only between `go` and `done`.
+        unsafe { &mut *(&raw mut (*self.at).input).cast::<Input>().add(n.min(BATCH - 1)) }
     }
 
     /// The final state of case `n`; only when that case is over.
     pub fn output(&mut self, n: usize) -> &Output {
         // SAFETY: as `input`; the child writes it only before it moves `current` past `n`.
-        unsafe { &(&*(&raw const (*self.at).output))[n] }
+        unsafe { &*(&raw const (*self.at).output).cast::<Output>().add(n.min(BATCH - 1)) }
     }
 
     /// Starts batch `sequence`.
