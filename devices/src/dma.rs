@@ -175,7 +175,8 @@ impl DmaPair {
     /// Bytes until the channel's (0-7) terminal count.
     #[must_use]
     pub fn remaining(&self, channel: usize) -> usize {
-        let units = usize::from(self.controllers[(channel / 4) & 1].channels[channel % 4].count) + 1;
+        let units =
+            usize::from(self.controllers[(channel / 4) & 1].channels[channel % 4].count) + 1;
         units << usize::from(channel >= 4)
     }
 
