@@ -8,6 +8,7 @@ pub mod block;
 pub mod bus;
 pub mod debug;
 pub mod dma;
+pub mod floppy;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod ide;
