@@ -5,6 +5,7 @@ pub mod acpi;
 pub mod board;
 pub mod clock;
 pub mod config;
+pub mod firmware;
 pub mod host;
 pub mod host_fault;
 pub mod kicker;

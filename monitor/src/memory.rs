@@ -4,18 +4,23 @@
 //! it: every access is a bounded copy or an atomic operation through [`GuestRam`].
 #![allow(unsafe_code)] // maps the memfd and copies through raw pointers
 
+use crate::firmware::shadow::{self, Shadow};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS};
 use ring3_translator::addr::PAGE_SIZE;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Attributes of a guest-physical page.
 pub mod attr {
     /// Translations exist for bytes of this page.
     pub const CODE: u8 = 1;
+    /// Writes do not go where reads come from: a ROM, or RAM that firmware has made read-only.
+    pub const ROUTED: u8 = 2;
     /// Attributes that forbid direct writes through windows and TLBs.
-    pub const WATCHED: u8 = CODE;
+    pub const WATCHED: u8 = CODE | ROUTED;
 }
 
 /// The VGA hole in low memory, in bytes.
@@ -27,6 +32,9 @@ pub struct GuestRam {
     base: NonNull<u8>,
     size: u64,
     attributes: Vec<AtomicU8>,
+    /// The firmware's ROM, which ends at 4 GiB.
+    rom: OnceLock<Vec<u8>>,
+    shadow: Mutex<Shadow>,
 }
 
 // SAFETY: the mapping lives as long as the value, and all accesses are raw copies or atomics on it;
@@ -62,7 +70,14 @@ impl GuestRam {
         }
         let Some(base) = NonNull::new(p.cast()) else { return Err(io::Error::other("mmap returned null")) };
         let pages = (size / PAGE_SIZE) as usize;
-        Ok(Self { fd, base, size, attributes: (0..pages).map(|_| AtomicU8::new(0)).collect() })
+        Ok(Self {
+            fd,
+            base,
+            size,
+            attributes: (0..pages).map(|_| AtomicU8::new(0)).collect(),
+            rom: OnceLock::new(),
+            shadow: Mutex::default(),
+        })
     }
 
     /// Size in bytes.
@@ -87,6 +102,13 @@ impl GuestRam {
     #[must_use]
     pub fn host_address(&self, pa: u64) -> Option<u64> {
         self.is_ram(pa).then(|| self.base.as_ptr() as u64 + pa)
+    }
+
+    /// Host address of a byte that a write changes in place; None outside RAM and where
+    /// [`Self::store`] must do it.
+    #[must_use]
+    pub fn host_address_for_writes(&self, pa: u64) -> Option<u64> {
+        self.host_address(pa).filter(|_| self.attributes(pa) & attr::ROUTED == 0)
     }
 
     /// The physical address of a host address from [`Self::host_address`].
@@ -119,6 +141,71 @@ impl GuestRam {
         // SAFETY: `available` bytes from `pa` are inside the mapping.
         unsafe { core::ptr::copy_nonoverlapping(self.base.as_ptr().add(if available > 0 { pa as usize } else { 0 }), buf.as_mut_ptr(), available) };
         buf[available..].fill(0xff);
+    }
+
+    /// A write as the bus does it, within one page: into RAM, or where the routing of the legacy
+    /// area sends it. Watchers are not told; bytes outside RAM are dropped.
+    pub fn store(&self, pa: u64, data: &[u8]) {
+        if self.attributes(pa) & attr::ROUTED == 0 {
+            self.write_unwatched(pa, data);
+        } else {
+            self.shadow.lock().unwrap_or_else(PoisonError::into_inner).write(pa, data);
+        }
+    }
+
+    /// Installs the firmware's ROM, once, and routes the legacy area to it as after RESET.
+    pub fn set_rom(&self, image: Vec<u8>) {
+        if self.rom.set(image).is_ok() {
+            self.reset_routing();
+        }
+    }
+
+    /// Routes the legacy area to the firmware's ROM, as after RESET; nothing without a ROM.
+    pub fn reset_routing(&self) {
+        let Some(rom) = self.rom.get() else { return };
+        let visible = self.shadow.lock().unwrap_or_else(PoisonError::into_inner).reset(rom);
+        self.write_unwatched(shadow::AREA.start, &visible);
+        for pa in shadow::AREA.step_by(PAGE_SIZE as usize) {
+            self.set_attributes(pa, attr::ROUTED);
+        }
+    }
+
+    /// Routes the regions of the legacy area. Returns the pages that no longer read the same or
+    /// are no longer writable in place: translations and TLB entries of these must die.
+    pub fn route(&self, to: &[MemoryAttribute; PAM_REGIONS.len()]) -> Vec<u64> {
+        let mut changed = Vec::new();
+        let mut shadow = self.shadow.lock().unwrap_or_else(PoisonError::into_inner);
+        for (i, &to) in to.iter().enumerate() {
+            if shadow.routing(i) == to {
+                continue;
+            }
+            let range = shadow::region(i);
+            let mut visible = vec![0; (range.end - range.start) as usize];
+            self.read(range.start, &mut visible);
+            if shadow.route(i, to, &mut visible) {
+                self.write_unwatched(range.start, &visible);
+            }
+            for pa in range.step_by(PAGE_SIZE as usize) {
+                if to.read_ram && to.write_ram {
+                    self.clear_attributes(pa, attr::ROUTED);
+                } else {
+                    self.set_attributes(pa, attr::ROUTED);
+                }
+                changed.push(pa);
+            }
+        }
+        changed
+    }
+
+    /// Reads the ROM below 4 GiB; false if `pa` is not in it.
+    pub fn read_rom(&self, pa: u64, buf: &mut [u8]) -> bool {
+        let Some(rom) = self.rom.get() else { return false };
+        let Some(at) = pa.checked_sub((1 << 32) - rom.len() as u64) else { return false };
+        let Some(rest) = usize::try_from(at).ok().and_then(|at| rom.get(at..)) else { return false };
+        let available = rest.len().min(buf.len());
+        buf[..available].copy_from_slice(&rest[..available]);
+        buf[available..].fill(0xff);
+        true
     }
 
     /// Copies into RAM without telling watchers; bytes outside RAM are dropped.

@@ -156,8 +156,14 @@ impl Mmu {
         if !self.ram.is_ram(page.phys) {
             return Miss::Unmappable;
         }
-        if write && self.ram.attributes(page.phys) & attr::CODE != 0 {
-            return Miss::Code(page.phys);
+        if write {
+            let attributes = self.ram.attributes(page.phys);
+            if attributes & attr::ROUTED != 0 {
+                return Miss::Unmappable;
+            }
+            if attributes & attr::CODE != 0 {
+                return Miss::Code(page.phys);
+            }
         }
         if st.cr0 & cr0::PG == 0 {
             self.stats.window_misses += 1;
@@ -304,6 +310,8 @@ impl Mmu {
     /// The page has no translations any more: direct writes are allowed again.
     pub fn unwatch_code(&mut self, phys: u64) {
         self.ram.clear_attributes(phys, attr::CODE);
-        self.window.protect_physical(phys, true);
+        if self.ram.attributes(phys) & attr::WATCHED == 0 {
+            self.window.protect_physical(phys, true);
+        }
     }
 }

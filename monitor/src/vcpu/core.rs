@@ -126,7 +126,7 @@ impl Core {
     fn read_physical(&mut self, pa: u64, buf: &mut [u8]) {
         if self.mmu.ram.is_ram(pa) {
             self.mmu.ram.read(pa, buf);
-        } else {
+        } else if !self.mmu.ram.read_rom(pa, buf) {
             self.board().mmio_read(pa, buf);
         }
     }
@@ -135,14 +135,14 @@ impl Core {
     pub fn read_code(&self, pa: u64, buf: &mut [u8]) {
         if self.mmu.ram.is_ram(pa) {
             self.mmu.ram.read(pa, buf);
-        } else {
+        } else if !self.mmu.ram.read_rom(pa, buf) {
             buf.fill(0xff);
         }
     }
 
     fn write_physical(&mut self, st: &mut GuestState, pa: u64, data: &[u8]) {
         if self.mmu.ram.is_ram(pa) {
-            self.mmu.ram.write_unwatched(pa, data);
+            self.mmu.ram.store(pa, data);
             self.code_written(st, pa, data.len() as u64);
         } else {
             let mut board = self.board();

@@ -6,6 +6,7 @@ use crate::cpu::execute::{Flow, execute};
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment;
 use crate::memory::attr;
+use iced_x86::Mnemonic;
 use crate::vcpu::core::Core;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
 use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
@@ -47,11 +48,15 @@ unsafe fn borrow<'a>(st: *mut GuestState) -> (&'a mut GuestState, &'a mut Core) 
 extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
     // SAFETY: called by translated code only.
     let (st, core) = unsafe { borrow(st) };
-    let Some(&site) = core.translator.site(site) else { return LEAVE };
-    let insn = site.insn;
+    let Some(site) = core.translator.site(site) else { return LEAVE };
+    let (insn, model): (*const _, *const _) = (&raw const site.insn, Arc::as_ptr(&core.model));
+    // SAFETY: executing an instruction can drop units but never moves or frees sites, which only
+    // a translation or a flush by the run loop does; the model is never replaced while running.
+    let (insn, model) = unsafe { (&*insn, &*model) };
+    let trap = site.trap;
     st.rip = u64::from(insn.ip32());
     core.leave = false;
-    if let Some(trap) = site.trap {
+    if let Some(trap) = trap {
         let fault = match trap {
             Trap::Undefined => {
                 *core.stats.unsupported.entry(insn.mnemonic()).or_default() += 1;
@@ -62,14 +67,14 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
         core.raise(st, fault);
         return LEAVE;
     }
-    *core.stats.callouts.entry(insn.mnemonic()).or_default() += 1;
-    let model = Arc::clone(&core.model);
-    match execute(st, core, &model, &insn) {
+    let mnemonic = insn.mnemonic();
+    core.stats.callouts[mnemonic as usize] += 1;
+    match execute(st, core, model, insn) {
         Ok(Flow::Next) => {
             let mask = if core.mode.code32() { u32::MAX } else { 0xffff };
             st.rip = u64::from(insn.next_ip32() & mask);
             core.completed = true;
-            if core.leave || st.mode().0 != core.mode.0 & !STEP_BIT {
+            if core.leave || (may_change_mode(mnemonic) && st.mode().0 != core.mode.0 & !STEP_BIT) {
                 return LEAVE;
             }
             if st.interrupt_shadow != 0 {
@@ -102,6 +107,41 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
             LEAVE
         }
     }
+}
+
+/// Whether an instruction that goes on with the next one can change what [`GuestState::mode`]
+/// derives: segments, control registers, flags.
+fn may_change_mode(m: Mnemonic) -> bool {
+    use Mnemonic as M;
+    !matches!(
+        m,
+        M::Pushf
+            | M::Pushfd
+            | M::Cli
+            | M::Sti
+            | M::In
+            | M::Out
+            | M::Rdtsc
+            | M::Rdtscp
+            | M::Cpuid
+            | M::Movsb
+            | M::Movsw
+            | M::Movsd
+            | M::Stosb
+            | M::Stosw
+            | M::Stosd
+            | M::Lodsb
+            | M::Lodsw
+            | M::Lodsd
+            | M::Scasb
+            | M::Scasw
+            | M::Scasd
+            | M::Cmpsb
+            | M::Cmpsw
+            | M::Cmpsd
+            | M::Pushad
+            | M::Popad
+    )
 }
 
 /// The bit of [`ring3_translator::mode::Mode`] that a state never has.
@@ -166,7 +206,7 @@ extern "C" fn soft_write(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> 
     if !crosses(lin, size) {
         match core.mmu.resolve(st, lin, Access::Write, who) {
             Ok(pa) => {
-                if let Some(host) = core.mmu.ram.host_address(pa) {
+                if let Some(host) = core.mmu.ram.host_address_for_writes(pa) {
                     st.soft_ptr = host;
                     if core.mmu.ram.attributes(pa) & attr::WATCHED != 0 {
                         st.bounce_len = size;
