@@ -17,8 +17,8 @@ impl Report {
         let t = core.translator.stats();
         let m = &core.mmu.stats;
         let w = &core.mmu.window.stats;
-        let named = |map: &hashbrown::HashMap<iced_x86::Mnemonic, u64>| {
-            let mut list: Vec<_> = map.iter().map(|(k, v)| (format!("{k:?}").to_lowercase(), *v)).collect();
+        let named = |counts: &mut dyn Iterator<Item = (iced_x86::Mnemonic, u64)>| {
+            let mut list: Vec<_> = counts.map(|(k, v)| (format!("{k:?}").to_lowercase(), v)).collect();
             list.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
             Value::Object(list.into_iter().map(|(k, v)| (k, json!(v))).collect())
         };
@@ -34,8 +34,8 @@ impl Report {
             "exits": {
                 "link": s.exits[0], "indirect": s.exits[1], "helper": s.exits[2], "fault": s.exits[3], "end": s.exits[4],
             },
-            "callouts": named(&s.callouts),
-            "unsupported": named(&s.unsupported),
+            "callouts": named(&mut s.callouts_by_mnemonic()),
+            "unsupported": named(&mut s.unsupported.iter().map(|(k, v)| (*k, *v))),
             "exceptions": numbered(&s.exceptions),
             "interrupts": s.interrupts,
             "software_interrupts": s.software_interrupts,

@@ -112,9 +112,21 @@ fn save_fpu(c: &mut CodeBuf) {
     dynasm!(c ; .arch x64 ; cmp DWORD [r15 + off!(fpu_live)], 0);
     let skip = c.short(0x74);
     dynasm!(c ; .arch x64
-        ; mov eax, [r15 + off!(xsave_mask)] ; xor edx, edx ; xsave [r15 + off!(xsave)]
-        ; mov DWORD [r15 + off!(fpu_live)], 0 ; fninit ; ldmxcsr [r15 + off!(host_mxcsr)]
+        ; mov eax, [r15 + off!(xsave_mask)] ; xor edx, edx
     );
+    // XSAVEOPT or XSAVE [r15 + xsave]; the former may leave MXCSR unwritten, so that is stored
+    // apart. The monitor uses no x87 instruction: the x87 state can stay, MXCSR matters.
+    let operation = if std::arch::is_x86_feature_detected!("xsaveopt") { 6 } else { 4 };
+    c.bytes(&[0x41, 0x0f, 0xae, 0x87 | (operation << 3)]);
+    c.bytes(&(off!(xsave)).to_le_bytes());
+    dynasm!(c ; .arch x64
+        ; mov DWORD [r15 + off!(fpu_live)], 0
+        ; stmxcsr [r15 + off!(xsave) + 24]
+        ; mov eax, [r15 + off!(xsave) + 24] ; cmp eax, [r15 + off!(host_mxcsr)]
+    );
+    let usual = c.short(0x74);
+    dynasm!(c ; .arch x64 ; ldmxcsr [r15 + off!(host_mxcsr)]);
+    c.bind_short(usual);
     c.bind_short(skip);
 }
 

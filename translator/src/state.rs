@@ -460,6 +460,8 @@ pub struct GuestState {
     pub mask_page: u32,
     /// See `mask_page`.
     pub mask_index: u32,
+    /// PEXT/PDEP mask of the arithmetic flags.
+    pub mask_arith: u32,
     /// PEXT mask of the bits of a repeat count that make it too long to run inline.
     pub mask_long_count: u32,
     /// 1 while the guest's FPU/SSE/AVX state is in the host's registers.
@@ -705,6 +707,7 @@ impl GuestState {
         self.mask_page = 0xffff_f000;
         self.mask_index = (TLB_ENTRIES as u32 - 1) << 12;
         self.mask_long_count = 0xffff_f000;
+        self.mask_arith = eflags::ARITH;
         let system = |attr| Segment { limit: 0xffff, attr: SegAttr(attr), usable: true, ..Segment::null(0) };
         self.ldtr = system(0x82);
         self.tr = system(0x8b);

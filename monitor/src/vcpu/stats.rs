@@ -4,12 +4,12 @@ use hashbrown::HashMap;
 use iced_x86::Mnemonic;
 
 /// Exits and callouts of one processor.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ExitStats {
     /// Exits of translated code by [`ring3_translator::state::ExitKind`].
     pub exits: [u64; 5],
-    /// Callouts by mnemonic.
-    pub callouts: HashMap<Mnemonic, u64>,
+    /// Callouts, indexed by mnemonic.
+    pub callouts: Vec<u64>,
     /// Instructions that are not supported, by mnemonic: each raised #UD.
     pub unsupported: HashMap<Mnemonic, u64>,
     /// Exceptions delivered, by vector.
@@ -32,4 +32,31 @@ pub struct ExitStats {
     pub halts: u64,
     /// Changes of the A20 gate.
     pub a20_changes: u64,
+}
+
+impl Default for ExitStats {
+    fn default() -> Self {
+        Self {
+            exits: [0; 5],
+            callouts: vec![0; Mnemonic::values().count()],
+            unsupported: HashMap::new(),
+            exceptions: [0; 32],
+            interrupts: 0,
+            software_interrupts: 0,
+            polls: 0,
+            host_faults: [0; 32],
+            soft_misses: 0,
+            entries: [0; 2],
+            table_switches: 0,
+            halts: 0,
+            a20_changes: 0,
+        }
+    }
+}
+
+impl ExitStats {
+    /// Callouts that happened, by mnemonic.
+    pub fn callouts_by_mnemonic(&self) -> impl Iterator<Item = (Mnemonic, u64)> + '_ {
+        Mnemonic::values().zip(self.callouts.iter().copied()).filter(|(_, n)| *n > 0)
+    }
 }

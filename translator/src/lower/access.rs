@@ -12,7 +12,7 @@
 //! The slow path of a write repeats the operation on the resolved address and then commits.
 
 use super::{Lower, host_number};
-use crate::asm::{Half, HostMem, Label, Width, reg};
+use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg};
 use crate::helper::AccessInfo;
 use crate::off;
 use crate::state::{SegClass, SegReg, TLB_ENTRIES};
@@ -188,16 +188,17 @@ impl Lower<'_> {
         c.lea32(reg::R13, HostMem { base: Some(reg::R13), index: Some((reg::R14, 1)), disp: 0, window: false });
     }
 
-    fn soft_access(&mut self, size: u32, rw: Rw, emit: &mut Emit) {
+    /// Looks r13 up in the soft TLB for an access of `size` bytes plus, if given, the count in a
+    /// register (then `size` is 0): r14 = delta; jumps to `slow` on a miss.
+    pub(crate) fn soft_lookup(&mut self, size: u32, more: Option<u8>, rw: Rw, slow: Label) {
         let tlb = off!(tlb) + (self.unit.mode.table() * TLB_ENTRIES * 16) as i32;
         let tag = tlb + if rw.writes() { 4 } else { 0 };
-        let slow = self.c().label();
-        let back = self.c().label();
         let flags_dead = self.flags_dead;
+        let index = more.map(|r| (r, 1));
         let c = self.c();
         if flags_dead {
             let entry = |disp| HostMem { base: Some(reg::R15), index: Some((reg::R14, 1)), disp, window: false };
-            c.lea32(reg::R9, HostMem { base: Some(reg::R13), index: None, disp: size as i32 - 1, window: false });
+            c.lea32(reg::R9, HostMem { base: Some(reg::R13), index, disp: size as i32 - 1, window: false });
             c.mov_rr(Width::B4, reg::R14, reg::R13);
             c.bytes(&[0x41, 0xc1, 0xee, 8]); // shr r14d, 8
             c.bytes(&[0x41, 0x81, 0xe6]); // and r14d, index * 16
@@ -213,10 +214,19 @@ impl Lower<'_> {
             c.load(Width::B4, reg::R9, &entry(tag));
             c.bytes(&[0x41, 0xf7, 0xd1]); // not r9d
             c.lea32(reg::R9, HostMem { base: Some(reg::R13), index: Some((reg::R9, 1)), disp: size as i32, window: false });
+            if let Some(more) = more {
+                c.lea32(reg::R9, HostMem { base: Some(reg::R9), index: Some((more, 1)), disp: 0, window: false });
+            }
             pext_state(c, reg::R9, reg::R9, off!(mask_page));
             c.if_nonzero_jump(reg::R9, slow);
             c.load(Width::B8, reg::R14, &entry(tlb + 8));
         }
+    }
+
+    fn soft_access(&mut self, size: u32, rw: Rw, emit: &mut Emit) {
+        let slow = self.c().label();
+        let back = self.c().label();
+        self.soft_lookup(size, None, rw, slow);
         if rw == Rw::Read {
             self.c().bind(back);
         }
@@ -251,11 +261,20 @@ impl Lower<'_> {
 }
 
 /// `pext dst, src, [state + offset]`.
-pub(crate) fn pext_state(c: &mut crate::asm::CodeBuf, dst: u8, src: u8, offset: i32) {
-    // VEX.LZ.F3.0F38.W0 F5 /r with base r15.
+pub(crate) fn pext_state(c: &mut CodeBuf, dst: u8, src: u8, offset: i32) {
+    bits_state(c, dst, src, offset, 2);
+}
+
+/// `pdep dst, src, [state + offset]`.
+pub(crate) fn pdep_state(c: &mut CodeBuf, dst: u8, src: u8, offset: i32) {
+    bits_state(c, dst, src, offset, 3);
+}
+
+/// VEX.LZ.F3 (PEXT, `pp` 2) or F2 (PDEP, 3).0F38.W0 F5 /r with base r15.
+fn bits_state(c: &mut CodeBuf, dst: u8, src: u8, offset: i32, pp: u8) {
     let r = if dst >= 8 { 0 } else { 0x80 };
     let b1 = r | 0x40 | 0x02; // R, X=1 (unused), B=0 (r15), map 0F38
-    let b2 = ((!src & 0xf) << 3) | 0x02;
+    let b2 = ((!src & 0xf) << 3) | pp;
     c.bytes(&[0xc4, b1, b2, 0xf5, 0x80 | ((dst & 7) << 3) | 7]);
     c.bytes(&offset.to_le_bytes());
 }

@@ -47,13 +47,18 @@ impl Lower<'_> {
         let p = parts(insn);
         if insn.has_rep_prefix() || insn.has_repne_prefix() {
             let flat = |l: &Self, s| l.unit.mode.seg_class(s) == SegClass::Flat;
-            let ok = !self.soft
-                && self.unit.chain
+            let ok = self.unit.chain
                 && !p.addr16
                 && (!p.source || flat(self, p.segment))
                 && (!p.dest || flat(self, SegReg::Es));
-            if ok {
+            let plain = matches!(
+                insn.mnemonic(),
+                Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd
+            );
+            if ok && !self.soft {
                 self.repeat_inline(insn, &p);
+            } else if ok && plain {
+                self.repeat_soft(insn, &p);
             } else {
                 self.callout(insn, None);
             }
@@ -154,6 +159,55 @@ impl Lower<'_> {
         }
         if p.dest {
             c.mov_rr(Width::B4, reg::RDI, reg::RDI);
+        }
+        c.bind(done);
+        let old = self.cold();
+        self.c().bind(long);
+        self.callout(insn, None);
+        self.c().jmp(done);
+        self.c().select(old);
+    }
+
+    /// REP MOVS and REP STOS in the soft form: both ranges lie in one page each and hit the TLB,
+    /// the count is small and DF is clear; everything else is the monitor's.
+    /// ```text
+    /// r8 = ecx * width ; r11 = host(edi, r8) ; r14 = host(esi, r8)
+    /// rsi, rdi = r14, r11 ; rep movs ; esi, edi = old + r8
+    /// ```
+    fn repeat_soft(&mut self, insn: &Instruction, p: &Parts) {
+        let long = self.c().label();
+        let done = self.c().label();
+        let at = |base, index| HostMem { base: Some(base), index: Some((index, 1)), disp: 0, window: false };
+        let c = self.c();
+        pext_state(c, reg::R14, reg::RCX, off!(mask_long_count));
+        c.if_nonzero_jump(reg::R14, long);
+        c.load(Width::B4, reg::R8, &HostMem::state(off!(string_step)));
+        c.add_const(reg::R8, -1);
+        c.if_nonzero_jump(reg::R8, long);
+        let scaled = (reg::RCX, p.width.bytes() as u8);
+        c.lea32(reg::R8, HostMem { base: None, index: Some(scaled), disp: 0, window: false });
+        c.mov_rr(Width::B4, reg::R13, reg::RDI);
+        self.soft_lookup(0, Some(reg::R8), Rw::Write, long);
+        self.c().lea64(reg::R11, at(reg::R13, reg::R14));
+        if p.source {
+            self.c().mov_rr(Width::B4, reg::R13, reg::RSI);
+            self.soft_lookup(0, Some(reg::R8), Rw::Read, long);
+            let c = self.c();
+            c.mov_rr(Width::B4, reg::R9, reg::RSI);
+            c.lea64(reg::RSI, at(reg::R13, reg::R14));
+        }
+        let c = self.c();
+        c.mov_rr(Width::B4, reg::R10, reg::RDI);
+        c.mov_rr(Width::B8, reg::RDI, reg::R11);
+        let opcode = if p.source { 0xa4 } else { 0xaa };
+        match p.width {
+            Width::B1 => c.bytes(&[0xf3, opcode]),
+            Width::B2 => c.bytes(&[0x66, 0xf3, opcode | 1]),
+            _ => c.bytes(&[0xf3, opcode | 1]),
+        }
+        c.lea32(reg::RDI, at(reg::R10, reg::R8));
+        if p.source {
+            c.lea32(reg::RSI, at(reg::R9, reg::R8));
         }
         c.bind(done);
         let old = self.cold();
