@@ -3,7 +3,8 @@
 use crate::exit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ring3_monitor::config::{
-    EngineKind, Ring3Policy, SerialSpec, StatsFormat, parse_memory_size, parse_serial,
+    BootDevice, DriveSpec, EngineKind, Ring3Policy, SerialSpec, StatsFormat, parse_drive,
+    parse_memory_size, parse_serial,
 };
 use std::path::PathBuf;
 
@@ -17,8 +18,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Boot a kernel.
-    Run(RunOptions),
+    /// Boot a kernel, or what firmware finds on the drives.
+    Run(Box<RunOptions>),
     /// Work with the guests that have recipes.
     #[command(subcommand)]
     Guests(GuestsCommand),
@@ -50,11 +51,11 @@ pub struct MachineOptions {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub struct RunOptions {
-    /// The Linux kernel, a bzImage.
+    /// Boot this Linux kernel, a bzImage, without firmware.
     #[arg(long, value_name = "BZIMAGE")]
-    pub kernel: PathBuf,
+    pub kernel: Option<PathBuf>,
     /// The initial RAM disk.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "kernel")]
     pub initrd: Option<PathBuf>,
     /// The kernel's command line.
     #[arg(
@@ -64,6 +65,33 @@ pub struct RunOptions {
         allow_hyphen_values = true
     )]
     pub append: String,
+    /// A drive with an image: FILE[,format=raw|qcow2][,if=ide|floppy|cdrom][,ro].
+    #[arg(long, value_name = "IMAGE", value_parser = parse_drive)]
+    pub disk: Vec<DriveSpec>,
+    /// A disc in a CD-ROM drive.
+    #[arg(long, value_name = "FILE")]
+    pub cdrom: Vec<PathBuf>,
+    /// A diskette in a floppy drive.
+    #[arg(long, value_name = "FILE")]
+    pub floppy: Vec<PathBuf>,
+    /// What firmware tries first: a (floppy), c (disk), d (CD-ROM), or menu.
+    #[arg(long, value_enum, value_name = "DEVICE", conflicts_with = "kernel")]
+    pub boot: Option<Boot>,
+    /// Drop what the guest writes to its images at the end.
+    #[arg(long)]
+    pub snapshot: bool,
+    /// Firmware instead of SeaBIOS from Debian's package.
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub bios: Option<PathBuf>,
+    /// The display adapter's BIOS instead of the one from Debian's package.
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub vgabios: Option<PathBuf>,
+    /// Write firmware's messages to a file.
+    #[arg(long, value_name = "FILE")]
+    pub debug_log: Option<PathBuf>,
+    /// Listen for `ring3 ctl`: unix:PATH.
+    #[arg(long, value_name = "unix:PATH", value_parser = parse_control)]
+    pub control: Option<PathBuf>,
     /// Guest memory: a whole number with K, M or G, 4M to 3584M.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory_size)]
     pub memory: u64,
@@ -72,6 +100,39 @@ pub struct RunOptions {
     pub debug_exit: bool,
     #[command(flatten)]
     pub machine: MachineOptions,
+}
+
+/// The value of `--control`.
+fn parse_control(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(format!("'{text}' is no control socket: use unix:PATH")),
+    }
+}
+
+/// What firmware tries first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Boot {
+    /// The first floppy drive.
+    A,
+    /// The first hard disk.
+    C,
+    /// The first CD-ROM drive.
+    D,
+    /// Ask on the screen.
+    Menu,
+}
+
+impl Boot {
+    /// The device, if it is one.
+    pub fn device(self) -> Option<BootDevice> {
+        match self {
+            Self::A => Some(BootDevice::Floppy),
+            Self::C => Some(BootDevice::Disk),
+            Self::D => Some(BootDevice::CdRom),
+            Self::Menu => None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,7 +216,7 @@ mod tests {
     fn run_options(args: &[&str]) -> RunOptions {
         let all = ["ring3", "run", "--kernel", "k"].iter().chain(args);
         match Cli::try_parse_from(all).unwrap().command {
-            Command::Run(options) => options,
+            Command::Run(options) => *options,
             other => panic!("{other:?}"),
         }
     }

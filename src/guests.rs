@@ -1,7 +1,7 @@
 //! `ring3 guests`: guests that have recipes.
 
 use crate::cli::GuestsCommand;
-use crate::run::start;
+use crate::run::{configuration, start};
 use anyhow::Result;
 use ring3_guests::cache::Cache;
 use ring3_guests::{Recipe, Refresh, prepare};
@@ -47,7 +47,7 @@ pub fn run(command: GuestsCommand) -> Result<ExitCode> {
                 initrd: image.initrd,
                 cmdline: image.append,
             };
-            start(boot, memory, image.debug_exit, &machine)
+            start(configuration(boot, memory, image.debug_exit, &machine)?)
         }
     }
 }

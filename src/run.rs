@@ -1,49 +1,89 @@
 //! `ring3 run`: from options to a running machine.
 
-use crate::cli::{MachineOptions, RunOptions};
+use crate::cli::{Boot, MachineOptions, RunOptions};
 use crate::exit;
 use crate::signals::BlockedSignals;
 use crate::terminal::RawTerminal;
 use anyhow::{Context, Result};
+use ring3_guests::cache::Cache;
+use ring3_guests::{Refresh, package_file};
 use ring3_monitor::board::StopHandle;
-use ring3_monitor::config::{BootSource, MachineConfig, SerialSpec};
+use ring3_monitor::config::{BootSource, DriveSpec, Interface, MachineConfig, SerialSpec};
 use ring3_monitor::host;
 use ring3_monitor::machine::Machine;
 use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Runs the kernel that the options name.
+/// Runs what the options name.
 pub fn run(options: &RunOptions) -> Result<ExitCode> {
-    let boot = BootSource::Linux {
-        kernel: options.kernel.clone(),
-        initrd: options.initrd.clone(),
-        cmdline: options.append.clone(),
+    let boot = match &options.kernel {
+        Some(kernel) => BootSource::Linux {
+            kernel: kernel.clone(),
+            initrd: options.initrd.clone(),
+            cmdline: options.append.clone(),
+        },
+        None => BootSource::Firmware {
+            bios: firmware(options.bios.as_ref(), "bios-256k.bin")?,
+            vgabios: firmware(options.vgabios.as_ref(), "vgabios-stdvga.bin")?,
+            first: options.boot.and_then(Boot::device),
+            menu: options.boot == Some(Boot::Menu),
+        },
     };
-    start(boot, options.memory, options.debug_exit, &options.machine)
+    let mut config = configuration(boot, options.memory, options.debug_exit, &options.machine)?;
+    let medium = |path: &PathBuf, interface| DriveSpec::new(path.clone(), interface);
+    config.drives = options.disk.clone();
+    let discs = options.cdrom.iter().map(|p| medium(p, Interface::CdRom));
+    config.drives.extend(discs);
+    let diskettes = options.floppy.iter().map(|p| medium(p, Interface::Floppy));
+    config.drives.extend(diskettes);
+    config.snapshot = options.snapshot;
+    config.debug_log = options.debug_log.clone();
+    config.control = options.control.clone();
+    start(config)
 }
 
-/// Builds a machine and runs it to its end.
-pub fn start(
+/// A firmware image: the one that the options name, or the one of Debian's package.
+fn firmware(named: Option<&PathBuf>, file: &str) -> Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path.clone());
+    }
+    let path = format!("usr/share/seabios/{file}");
+    let root = Cache::default_root()?;
+    package_file(&root, "seabios", &path, Refresh::IfMissing)
+        .context("cannot get the firmware (--bios and --vgabios name your own)")
+}
+
+/// A machine without drives.
+pub fn configuration(
     boot: BootSource,
     memory: u64,
     debug_exit: bool,
     options: &MachineOptions,
-) -> Result<ExitCode> {
-    host::check_requirements()?;
-    let signals = BlockedSignals::block().context("cannot block signals")?;
-    let stop = Arc::new(StopHandle::new().context("cannot create an event descriptor")?);
-    let config = MachineConfig {
+) -> Result<MachineConfig> {
+    Ok(MachineConfig {
         memory,
         boot,
+        drives: Vec::new(),
+        snapshot: false,
+        debug_log: None,
+        control: None,
         serial: options.serial.clone(),
         engine: options.engine.into(),
         ring3: options.ring3.into(),
         stats: options.stats.map(Into::into),
         no_reboot: options.no_reboot,
         debug_exit,
-        stop: Arc::clone(&stop),
-    };
+        stop: Arc::new(StopHandle::new().context("cannot create an event descriptor")?),
+    })
+}
+
+/// Builds a machine and runs it to its end.
+pub fn start(config: MachineConfig) -> Result<ExitCode> {
+    host::check_requirements()?;
+    let signals = BlockedSignals::block().context("cannot block signals")?;
+    let stop = Arc::clone(&config.stop);
     let interactive = config.serial == SerialSpec::Stdio;
     let machine = Machine::new(config)?;
     let terminal = if interactive { RawTerminal::enter() } else { None };

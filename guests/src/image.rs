@@ -103,6 +103,31 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
     })
 }
 
+/// The suites that single files are fetched from.
+const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-security"];
+
+/// One file of a Debian package, fetched where needed: the firmware, bootable images. `path` is
+/// what the file's path in the package begins with.
+/// # Errors
+/// [`GuestError`].
+pub fn package_file(root: &Path, package: &str, path: &str, refresh: Refresh) -> Result<PathBuf, GuestError> {
+    let mut cache = Cache::open(root)?;
+    let suites = SUITES.map(String::from);
+    let mut fetcher = Fetcher {
+        cache: &mut cache,
+        apt: None,
+        suites: &suites,
+        architecture: "i386",
+        refresh,
+    };
+    let package = Package {
+        names: vec![package.into()],
+        version: String::new(),
+        path: path.into(),
+    };
+    Ok(fetcher.file(&package)?.0)
+}
+
 /// The text of one of the scripts of `guests/init/`.
 #[must_use]
 pub fn script(name: &str) -> Option<&'static str> {

@@ -19,5 +19,5 @@ pub mod session;
 pub mod tiny;
 
 pub use error::GuestError;
-pub use image::{Image, Refresh, prepare};
+pub use image::{Image, Refresh, package_file, prepare};
 pub use recipe::Recipe;

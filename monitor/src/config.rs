@@ -16,6 +16,14 @@ pub struct MachineConfig {
     pub memory: u64,
     /// What starts the guest.
     pub boot: BootSource,
+    /// Hard disks, CD-ROM drives and floppy drives, in the order in which they are attached.
+    pub drives: Vec<DriveSpec>,
+    /// Writes to images are kept aside and dropped at the end.
+    pub snapshot: bool,
+    /// Where firmware's messages (ports 0x402 and 0xE9) go.
+    pub debug_log: Option<PathBuf>,
+    /// The control socket to listen on.
+    pub control: Option<PathBuf>,
     /// Where COM1 goes.
     pub serial: SerialSpec,
     /// How guest code runs.
@@ -44,7 +52,21 @@ pub enum BootSource {
         /// The kernel's command line.
         cmdline: String,
     },
+    /// Firmware, from the reset vector on.
+    Firmware {
+        /// The BIOS image: 64 KiB to 1 MiB, a multiple of 64 KiB.
+        bios: PathBuf,
+        /// The display adapter's option ROM.
+        vgabios: PathBuf,
+        /// What is tried first.
+        first: Option<BootDevice>,
+        /// Offer the boot menu.
+        menu: bool,
+    },
 }
+
+pub use crate::firmware::BootDevice;
+pub use crate::image::{DriveSpec, ImageFormat, Interface, parse_drive};
 
 /// Where a serial port goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

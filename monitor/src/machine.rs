@@ -3,8 +3,10 @@
 use crate::acpi;
 use crate::board::{Board, BoardConfig, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError, StopReason};
 use crate::clock::VmClock;
-use crate::config::{BootSource, MachineConfig, Outcome, SerialSpec, StatsFormat};
+use crate::config::{BootSource, Interface, MachineConfig, Outcome, SerialSpec, StatsFormat};
 use crate::cpu::cpuid::CpuModel;
+use crate::drives::{self, DriveError};
+use crate::firmware::{self, Firmware, FirmwareError};
 use crate::linux::{self, BootError, BootImages};
 use crate::memory::GuestRam;
 use crate::stats::Report;
@@ -19,6 +21,20 @@ pub enum MachineError {
     /// Kernel, initrd or command line.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// Firmware.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
+    /// A drive or its image.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// The file for firmware's messages.
+    #[error("cannot write firmware's messages to {}", path.display())]
+    DebugLog {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
     /// Serial port.
     #[error(transparent)]
     Serial(#[from] SerialError),
@@ -39,6 +55,14 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
     move |source| MachineError::Host { what, source }
 }
 
+/// What is put into memory at power-on.
+enum Start {
+    /// A kernel and the tables that firmware would have made.
+    Linux { images: BootImages, acpi: acpi::AcpiImage },
+    /// Firmware's ROM is in its place.
+    Firmware,
+}
+
 /// A machine, ready to run.
 pub struct Machine {
     config: MachineConfig,
@@ -46,8 +70,8 @@ pub struct Machine {
     board: Arc<Mutex<Board>>,
     clock: Arc<VmClock>,
     vcpu: Vcpu,
-    images: BootImages,
-    acpi: acpi::AcpiImage,
+    start: Start,
+    debug_log: Option<std::fs::File>,
     serial: Option<SerialBackend>,
 }
 
@@ -57,41 +81,82 @@ impl Machine {
     /// [`MachineError`] with one sentence that names the file or option.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
         let interactive = config.serial == SerialSpec::Stdio;
-        let BootSource::Linux { kernel, initrd, cmdline } = &config.boot;
         let clock = Arc::new(VmClock::new());
-        let board_config = BoardConfig { memory: config.memory, serial_ports: 4, debug_exit: config.debug_exit };
-        let board = Board::new(board_config, Arc::clone(&clock));
-        let acpi = acpi::build(&board.acpi_hardware());
-        let images = BootImages::read(kernel, initrd.as_deref(), cmdline, u64::from(acpi.rsdp))?;
-        images.check(config.memory)?;
+        let mut board_config = BoardConfig {
+            memory: config.memory,
+            serial_ports: 4,
+            debug_exit: config.debug_exit,
+            ..BoardConfig::default()
+        };
+        if let BootSource::Firmware { first, .. } = &config.boot {
+            let floppies = config.drives.iter().filter(|d| d.interface == Interface::Floppy).count();
+            board_config.firmware = true;
+            board_config.cmos = firmware::cmos(*first, [floppies > 0, floppies > 1]);
+        }
+        let mut board = Board::new(board_config, Arc::clone(&clock));
+        drives::attach(&mut board, &config.drives, config.snapshot)?;
+        let mut rom = None;
+        let start = match &config.boot {
+            BootSource::Linux { kernel, initrd, cmdline } => {
+                let acpi = acpi::build(&board.acpi_hardware());
+                let images = BootImages::read(kernel, initrd.as_deref(), cmdline, u64::from(acpi.rsdp))?;
+                images.check(config.memory)?;
+                Start::Linux { images, acpi }
+            }
+            BootSource::Firmware { bios, vgabios, menu, .. } => {
+                let firmware = Firmware::read(bios, vgabios)?;
+                board.set_fw_cfg(firmware.configuration(config.memory, &board.acpi_hardware(), *menu)?);
+                rom = Some(firmware.bios);
+                Start::Firmware
+            }
+        };
+        let debug_log = match &config.debug_log {
+            None => None,
+            Some(path) => Some(
+                std::fs::File::create(path)
+                    .map_err(|source| MachineError::DebugLog { path: path.clone(), source })?,
+            ),
+        };
         let ram = Arc::new(GuestRam::new(config.memory).map_err(host("guest memory"))?);
+        if let Some(rom) = rom {
+            ram.set_rom(rom);
+        }
+        board.connect_memory(Arc::clone(&ram));
         let board = Arc::new(Mutex::new(board));
         let mut model = CpuModel::host_default();
         model.tsc_hz = clock.tsc_hz();
         let vcpu = Vcpu::new(Arc::clone(&ram), Arc::clone(&board), Arc::clone(&clock), model, config.engine)
             .map_err(host("address space for the processor"))?;
         let serial = SerialBackend::open(&config.serial, interactive)?;
-        let mut machine = Self { config, ram, board, clock, vcpu, images, acpi, serial };
+        let mut machine = Self { config, ram, board, clock, vcpu, start, debug_log, serial };
         machine.load()?;
         Ok(machine)
     }
 
     /// Puts the guest's images into memory and the processor into its entry state.
     fn load(&mut self) -> Result<(), MachineError> {
-        self.acpi.write_to(&*self.ram).map_err(|e| MachineError::Internal(e.to_string()))?;
-        let entry = linux::boot(&*self.ram, &self.images)?;
-        linux::apply(self.vcpu.state_mut(), &entry);
+        match &self.start {
+            Start::Linux { images, acpi } => {
+                acpi.write_to(&*self.ram).map_err(|e| MachineError::Internal(e.to_string()))?;
+                let entry = linux::boot(&*self.ram, images)?;
+                linux::apply(self.vcpu.state_mut(), &entry);
+            }
+            Start::Firmware => self.ram.reset_routing(),
+        }
         Ok(())
     }
 
     fn restart(&mut self) -> Result<(), MachineError> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).reset();
         self.vcpu.reset();
-        let zeros = vec![0u8; PAGE_SIZE as usize * 256];
-        let mut at = 0;
-        while at < self.ram.size() {
-            self.ram.write_unwatched(at, &zeros);
-            at += zeros.len() as u64;
+        // Firmware expects what RAM holds to survive a reset; a kernel expects firmware's zeros.
+        if matches!(self.start, Start::Linux { .. }) {
+            let zeros = vec![0u8; PAGE_SIZE as usize * 256];
+            let mut at = 0;
+            while at < self.ram.size() {
+                self.ram.write_unwatched(at, &zeros);
+                at += zeros.len() as u64;
+            }
         }
         for page in 0..self.ram.size() / PAGE_SIZE {
             self.ram.clear_attributes(page * PAGE_SIZE, u8::MAX);
@@ -105,7 +170,8 @@ impl Machine {
     pub fn run(mut self) -> Result<Outcome, MachineError> {
         let registration = self.vcpu.attach_thread().map_err(host("signal handlers"))?;
         let serial = self.serial.take().map(|s| (0, s)).into_iter().collect();
-        let io = IoThread::spawn(Arc::clone(&self.board), self.vcpu.kicker(), serial, Arc::clone(&self.config.stop))
+        let log = self.debug_log.take();
+        let io = IoThread::spawn(Arc::clone(&self.board), self.vcpu.kicker(), serial, Arc::clone(&self.config.stop), log)
             .map_err(host("an I/O thread"))?;
         let io: Arc<IoHandle> = Arc::new(io);
         self.vcpu.set_io(Some(Arc::clone(&io)));

@@ -37,6 +37,12 @@ pub struct GuestRam {
     shadow: Mutex<Shadow>,
 }
 
+impl core::fmt::Debug for GuestRam {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("GuestRam").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
 // SAFETY: the mapping lives as long as the value, and all accesses are raw copies or atomics on it;
 // data races on guest RAM are the guest's own affair and never touch a Rust object.
 unsafe impl Send for GuestRam {}

@@ -61,7 +61,7 @@ impl Rig {
     /// When the host refuses memory or signal handlers.
     pub fn new(memory: u64, form: Form) -> io::Result<Self> {
         let clock = Arc::new(VmClock::new());
-        let board = Board::new(BoardConfig { memory, serial_ports: 1, debug_exit: false }, Arc::clone(&clock));
+        let board = Board::new(BoardConfig { memory, serial_ports: 1, ..BoardConfig::default() }, Arc::clone(&clock));
         let ram = Arc::new(GuestRam::new(memory)?);
         let engine = if form == Form::Step { EngineKind::Step } else { EngineKind::Bt };
         let mut vcpu =

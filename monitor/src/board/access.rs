@@ -1,7 +1,16 @@
 //! Port and memory cycles of the processor.
 
 use super::Board;
-use super::wiring::Slot;
+use super::wiring::{Slot, VGA_WINDOW};
+use ring3_devices::bus::MmioDevice;
+use ring3_devices::pci::PciFunction;
+use ring3_devices::vga::Vga;
+
+/// The offset in the linear framebuffer that the guest has mapped at `pa`.
+fn framebuffer(vga: &Vga, pa: u64) -> Option<u64> {
+    let (base, size) = vga.config().mapping(0)?;
+    pa.checked_sub(base).filter(|offset| *offset < size)
+}
 
 /// All ones of `size` bytes.
 fn open_bus(size: u8) -> u32 {
@@ -37,13 +46,29 @@ impl Board {
         }
     }
 
-    /// Reads device memory at guest-physical `pa`. No chip of this board decodes memory: 0xff.
-    pub fn mmio_read(&mut self, _pa: u64, buf: &mut [u8]) {
-        buf.fill(0xff);
+    /// Reads device memory at guest-physical `pa`; where nothing decodes it, 0xff.
+    pub fn mmio_read(&mut self, pa: u64, buf: &mut [u8]) {
+        let now = self.clock.now_ns();
+        let vga = &mut self.chips.pci.functions.vga;
+        if VGA_WINDOW.contains(&pa) {
+            MmioDevice::read(vga, now, pa - VGA_WINDOW.start, buf);
+        } else if let Some(offset) = framebuffer(vga, pa) {
+            vga.read_vram(offset, buf);
+        } else {
+            buf.fill(0xff);
+        }
     }
 
-    /// Writes device memory at guest-physical `pa`. No chip of this board decodes memory: ignored.
-    pub fn mmio_write(&mut self, _pa: u64, _data: &[u8]) {}
+    /// Writes device memory at guest-physical `pa`; where nothing decodes it, it is ignored.
+    pub fn mmio_write(&mut self, pa: u64, data: &[u8]) {
+        let now = self.clock.now_ns();
+        let vga = &mut self.chips.pci.functions.vga;
+        if VGA_WINDOW.contains(&pa) {
+            MmioDevice::write(vga, now, pa - VGA_WINDOW.start, data);
+        } else if let Some(offset) = framebuffer(vga, pa) {
+            vga.write_vram(offset, data);
+        }
+    }
 
     fn chip_in(&mut self, port: u16, size: u8) -> u32 {
         let (slot, offset) = self.ports.find(port);
@@ -69,6 +94,9 @@ impl Board {
     /// What a cycle may have changed beside the chip itself.
     fn after_cycle(&mut self, slot: Slot, offset: u16, write: bool, now: u64) {
         self.serial_after_cycle(slot, offset, write, now);
+        if write {
+            self.run_bus_masters(slot);
+        }
         self.after_access();
     }
 }

@@ -6,6 +6,7 @@ fn board() -> (Board, Arc<VmClock>) {
         memory: 64 << 20,
         serial_ports: 2,
         debug_exit: true,
+        ..BoardConfig::default()
     };
     (Board::new(config, Arc::clone(&clock)), clock)
 }
@@ -151,6 +152,7 @@ fn debug_exit_is_a_request_and_a_stop_does_not_replace_it() {
         memory: 64 << 20,
         serial_ports: 1,
         debug_exit: false,
+        ..BoardConfig::default()
     };
     let mut plain = Board::new(config, Arc::new(VmClock::manual(0)));
     plain.port_out(0x501, 1, 0x10);

@@ -2,22 +2,27 @@
 
 use super::pci::PciBus;
 use super::wiring::{
-    CMOS_CENTURY, IRQ_KEYBOARD, IRQ_MOUSE, IRQ_RTC, IRQ_SCI, IRQ_TIMER, PIRQ_LINES, SERIAL, Slot,
-    cmos_memory,
+    CMOS_CENTURY, IRQ_FLOPPY, IRQ_IDE, IRQ_KEYBOARD, IRQ_MOUSE, IRQ_PARALLEL, IRQ_RTC, IRQ_SCI,
+    IRQ_TIMER, PIRQ_LINES, SERIAL, Slot, cmos_memory,
 };
 use super::{BoardConfig, MachineRequest};
 use crate::clock::VmClock;
 use ring3_devices::acpi_pm::{AcpiPm, SleepRequest, TimerWidth};
 use ring3_devices::bus::{BytePorts, PortDevice, Timed};
 use ring3_devices::debug::{DebugConsole, DebugExit, PostPort};
+use ring3_devices::dma::DmaPair;
+use ring3_devices::floppy::Floppy;
+use ring3_devices::fw_cfg::FwCfg;
 use ring3_devices::kbc::{Kbc, Port92};
+use ring3_devices::parallel::ParallelPort;
+use ring3_devices::pci::PciFunction;
+use ring3_devices::pci::config::reg;
 use ring3_devices::pic::{PicPair, offset::ELCR};
 use ring3_devices::pit::Pit;
 use ring3_devices::rtc::Rtc;
 use ring3_devices::uart::Uart;
 
 /// Every chip of the board.
-#[derive(Debug)]
 pub(super) struct Chips {
     pub pic: PicPair,
     pub pit: Pit,
@@ -30,12 +35,26 @@ pub(super) struct Chips {
     pub post: PostPort,
     pub debug_console: DebugConsole,
     pub debug_exit: DebugExit,
+    pub dma: DmaPair,
+    pub floppy: Floppy,
+    pub fw_cfg: FwCfg,
+    pub parallel: ParallelPort,
     /// The levels that [`Chips::update_lines`] last drove, bit n for line n.
     levels: u16,
 }
 
+impl core::fmt::Debug for Chips {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Chips")
+            .field("pic", &self.pic)
+            .field("pci", &self.pci)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Chips {
-    /// The chips after power-on and firmware's set-up for a directly booted kernel.
+    /// The chips after power-on; without firmware, as firmware would have set them up for a
+    /// directly booted kernel.
     pub fn new(config: &BoardConfig, clock: &VmClock) -> Self {
         let mut rtc = Rtc::new((clock.wall_base_ns() / 1_000_000_000) as i64);
         let cmos = rtc.cmos_mut();
@@ -44,11 +63,16 @@ impl Chips {
         }
         debug_assert!(usize::from(CMOS_CENTURY) < cmos.len());
         let mut pic = PicPair::new();
-        let level = PIRQ_LINES
-            .iter()
-            .fold(1u16 << IRQ_SCI, |mask, line| mask | 1 << line);
-        for (i, mask) in (0u16..).zip(level.to_le_bytes()) {
-            pic.write_byte(0, ELCR + i, mask);
+        for &(index, value) in &config.cmos {
+            rtc.cmos_mut()[usize::from(index & 0x7f)] = value;
+        }
+        if !config.firmware {
+            let level = PIRQ_LINES
+                .iter()
+                .fold(1u16 << IRQ_SCI, |mask, line| mask | 1 << line);
+            for (i, mask) in (0u16..).zip(level.to_le_bytes()) {
+                pic.write_byte(0, ELCR + i, mask);
+            }
         }
         let mut chips = Self {
             pic,
@@ -59,15 +83,46 @@ impl Chips {
                 .collect(),
             keyboard: Kbc::new(),
             port92: Port92::default(),
-            pci: PciBus::new(),
+            pci: if config.firmware { PciBus::after_reset() } else { PciBus::set_up() },
             pm: AcpiPm::new(TimerWidth::Bits24),
             post: PostPort::default(),
             debug_console: DebugConsole::default(),
             debug_exit: DebugExit::default(),
+            dma: DmaPair::new(),
+            floppy: Floppy::new(),
+            fw_cfg: FwCfg::new(),
+            parallel: ParallelPort::default(),
             levels: 0,
         };
         chips.advance(clock.now_ns());
         chips
+    }
+
+    /// Takes from the chips before a reset what a reset does not touch: drives with their media,
+    /// firmware's configuration, the battery-backed memory, and messages on their way.
+    pub fn adopt(&mut self, old: Self) {
+        let Self { mut rtc, pci, mut floppy, fw_cfg, debug_console, parallel, .. } = old;
+        self.rtc.cmos_mut()[0x0e..].copy_from_slice(&rtc.cmos_mut()[0x0e..]);
+        self.fw_cfg = fw_cfg;
+        self.debug_console = debug_console;
+        self.parallel = parallel;
+        // Digital output register: reset, then out of it with the DMA gate on.
+        floppy.write_byte(0, 2, 0x00);
+        floppy.write_byte(0, 2, 0x0c);
+        self.floppy = floppy;
+        let mut ide = pci.functions.ide;
+        for (control, bus_master) in [(0x08, 0x20), (0x18, 0x28)] {
+            PortDevice::write(&mut ide, 0, bus_master, 1, 0);
+            PortDevice::write(&mut ide, 0, bus_master + 2, 1, 0x06);
+            PortDevice::write(&mut ide, 0, control, 1, 0x04);
+            PortDevice::write(&mut ide, 0, control, 1, 0x00);
+        }
+        let fresh = &self.pci.functions.ide;
+        for at in [reg::COMMAND, 0x20, 0x40] {
+            let value = fresh.config().read(at, 4);
+            ide.config_mut().write(at, 4, value);
+        }
+        self.pci.functions.ide = ide;
     }
 
     /// The chip behind a slot.
@@ -88,6 +143,12 @@ impl Chips {
             Slot::DebugExit => &mut self.debug_exit,
             Slot::PciConfig => &mut self.pci,
             Slot::Apm | Slot::Pm => &mut self.pm,
+            Slot::Vga => &mut self.pci.functions.vga,
+            Slot::Ide => &mut self.pci.functions.ide,
+            Slot::Dma => &mut self.dma,
+            Slot::Floppy => &mut self.floppy,
+            Slot::FwCfg => &mut self.fw_cfg,
+            Slot::Parallel => &mut self.parallel,
         })
     }
 
@@ -121,6 +182,11 @@ impl Chips {
         drive(IRQ_MOUSE, self.keyboard.aux_irq());
         drive(IRQ_RTC, self.rtc.irq());
         drive(IRQ_SCI, self.pm.irq());
+        drive(IRQ_FLOPPY, self.floppy.irq());
+        drive(IRQ_PARALLEL, self.parallel.irq());
+        for (channel, line) in IRQ_IDE.into_iter().enumerate() {
+            drive(line, self.pci.functions.ide.irq(channel));
+        }
         for (uart, (_, line)) in self.uarts.iter().zip(SERIAL) {
             drive(line, uart.irq());
         }

@@ -11,6 +11,7 @@ use crate::clock::VmClock;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,6 +98,8 @@ pub struct IoThread {
     shared: Arc<Shared>,
     /// Host sides, by port number.
     ports: Vec<Port>,
+    /// Where the debug console's output goes.
+    debug_log: Option<std::fs::File>,
     stop_seen: bool,
 }
 
@@ -108,7 +111,7 @@ struct Port {
 }
 
 impl IoThread {
-    /// Starts the thread. `serial` pairs port numbers (0 is COM1) with their host sides; ports
+    /// Starts the thread. `debug_log` takes the debug console's output. `serial` pairs port numbers (0 is COM1) with their host sides; ports
     /// without one lose their output.
     /// # Errors
     /// If the host gives no thread or descriptor.
@@ -117,6 +120,7 @@ impl IoThread {
         kick: Arc<dyn Kick + Send + Sync>,
         serial: Vec<(usize, SerialBackend)>,
         stop: Arc<StopHandle>,
+        debug_log: Option<std::fs::File>,
     ) -> std::io::Result<IoHandle> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared = Arc::new(Shared {
@@ -140,6 +144,7 @@ impl IoThread {
             stop,
             shared: Arc::clone(&shared),
             ports,
+            debug_log,
             stop_seen: false,
         };
         let thread = std::thread::Builder::new()
@@ -183,6 +188,8 @@ impl IoThread {
         for port in &mut self.ports {
             port.exchange(&mut board);
         }
+        let mut messages = Vec::new();
+        board.debug_output(&mut messages);
         let deadline = board.next_deadline();
         self.shared
             .armed
@@ -191,10 +198,18 @@ impl IoThread {
         let attention =
             board.interrupt_pending() && !before.0 || board.request_pending() && !before.1;
         drop(board);
+        self.log(&messages);
         if attention {
             self.kick.kick();
         }
         deadline
+    }
+
+    /// Messages that a full file system does not take are lost; the machine goes on.
+    fn log(&mut self, messages: &[u8]) {
+        if let Some(file) = &mut self.debug_log {
+            let _ = file.write_all(messages);
+        }
     }
 
     fn timeout(&self, deadline: Option<u64>) -> Option<Duration> {
@@ -257,7 +272,10 @@ impl IoThread {
             for port in &mut self.ports {
                 moved |= port.collect(&mut board);
             }
+            let mut messages = Vec::new();
+            board.debug_output(&mut messages);
             drop(board);
+            self.log(&messages);
             for port in &mut self.ports {
                 moved |= port.backend.flush() > 0;
             }

@@ -26,12 +26,13 @@ fn rig(serial: Vec<(usize, SerialBackend)>) -> Rig {
         memory: 64 << 20,
         serial_ports: 1,
         debug_exit: false,
+        ..BoardConfig::default()
     };
     let board = Arc::new(Mutex::new(Board::new(config, Arc::new(VmClock::new()))));
     let (sender, kicks) = channel();
     let stop = Arc::new(StopHandle::new().unwrap());
     let kick = Arc::new(Signal(Mutex::new(sender)));
-    let io = IoThread::spawn(Arc::clone(&board), kick, serial, Arc::clone(&stop)).unwrap();
+    let io = IoThread::spawn(Arc::clone(&board), kick, serial, Arc::clone(&stop), None).unwrap();
     Rig {
         board,
         io,

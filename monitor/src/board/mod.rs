@@ -7,7 +7,9 @@ mod access;
 mod backend;
 mod chips;
 mod console;
+mod dma;
 mod io_thread;
+mod media;
 mod pci;
 mod ports;
 mod serial;
@@ -15,25 +17,31 @@ mod sink;
 mod stop;
 mod wiring;
 
+pub use media::Medium;
+
 pub use backend::{SerialBackend, SerialError};
 pub use io_thread::{IoHandle, IoThread, Kick};
 pub use stop::{StopHandle, StopReason};
 pub use wiring::{
-    CMOS_CENTURY, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE, RESET_REGISTER, SERIAL,
+    CMOS_CENTURY, FIRMWARE_PM_BASE, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE, RESET_REGISTER, SERIAL,
     SMI_COMMAND_PORT,
 };
 
 use crate::acpi::AcpiHardware;
 use crate::clock::VmClock;
+use crate::memory::GuestRam;
 use chips::Chips;
 use ports::PortMap;
 use ring3_devices::acpi_pm::{ACPI_DISABLE, ACPI_ENABLE};
+use ring3_devices::ide::BUS_MASTER_BAR;
+use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS, PciFunction};
 use serial::SerialPort;
+use wiring::{MOVING_BUS_MASTER, MOVING_PM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a board is built with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardConfig {
     /// Bytes of RAM, for the CMOS and chipset registers that report it.
     pub memory: u64,
@@ -41,6 +49,10 @@ pub struct BoardConfig {
     pub serial_ports: usize,
     /// Provide the debug-exit port 0x501.
     pub debug_exit: bool,
+    /// Firmware sets the board up: it starts as after RESET.
+    pub firmware: bool,
+    /// CMOS bytes for firmware: (index, value).
+    pub cmos: Vec<(u8, u8)>,
 }
 
 /// What the guest asks of the machine as a whole.
@@ -69,6 +81,21 @@ pub struct Board {
     deadline: Option<u64>,
     /// Cached: the processor's INTR input.
     intr: Arc<AtomicBool>,
+    /// Guest memory, for bus masters.
+    ram: Option<Arc<GuestRam>>,
+    /// What the processor must hear of.
+    effects: Effects,
+    /// When the debug console's output is due at the host.
+    debug_due: Option<u64>,
+}
+
+/// What chips did that the processor's caches must follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The routing of the legacy area, if it changed.
+    pub routing: Option<[MemoryAttribute; PAM_REGIONS.len()]>,
+    /// Pages with translations that bus masters wrote to, by physical address.
+    pub code_written: Vec<u64>,
 }
 
 impl Board {
@@ -85,6 +112,9 @@ impl Board {
             request: None,
             deadline: None,
             intr: Arc::new(AtomicBool::new(false)),
+            ram: None,
+            effects: Effects::default(),
+            debug_due: None,
             config,
             clock,
         };
@@ -105,7 +135,9 @@ impl Board {
                 output
             })
             .collect();
-        self.chips = Chips::new(&self.config, &self.clock);
+        let old = std::mem::replace(&mut self.chips, Chips::new(&self.config, &self.clock));
+        self.chips.adopt(old);
+        self.effects = Effects::default();
         for (port, output) in self.serial.iter_mut().zip(outputs) {
             port.keep(output);
         }
@@ -151,10 +183,20 @@ impl Board {
         self.request.take()
     }
 
-    /// True while a request waits.
+    /// True while a request or an effect waits.
     #[must_use]
     pub fn request_pending(&self) -> bool {
-        self.request.is_some()
+        self.request.is_some() || self.effects != Effects::default()
+    }
+
+    /// What the processor's caches must follow, once.
+    pub fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Gives bus masters their memory.
+    pub fn connect_memory(&mut self, ram: Arc<GuestRam>) {
+        self.ram = Some(ram);
     }
 
     /// Asks for the end of the run. A power-off or debug exit that the guest asked for first is
@@ -181,7 +223,7 @@ impl Board {
     #[must_use]
     pub fn acpi_hardware(&self) -> AcpiHardware {
         AcpiHardware {
-            pm_base: PM_BASE,
+            pm_base: if self.config.firmware { FIRMWARE_PM_BASE } else { PM_BASE },
             sci_irq: IRQ_SCI,
             smi_command: Some((SMI_COMMAND_PORT, ACPI_ENABLE, ACPI_DISABLE)),
             reset: RESET_REGISTER,
@@ -195,8 +237,14 @@ impl Board {
 
     /// Samples the chips' outputs after anything that may have changed them.
     fn after_access(&mut self) {
-        self.ports
-            .set_power_management(self.chips.pci.functions.pm.pm_base());
+        let functions = &mut self.chips.pci.functions;
+        self.ports.set_moving(MOVING_PM, functions.pm.pm_base());
+        let bus_master = functions.ide.config().mapping(BUS_MASTER_BAR);
+        let bus_master = bus_master.and_then(|(base, _)| u16::try_from(base).ok());
+        self.ports.set_moving(MOVING_BUS_MASTER, bus_master);
+        if functions.host.take_memory_map_changed() {
+            self.effects.routing = Some(std::array::from_fn(|i| functions.host.pam(i)));
+        }
         self.chips.update_lines();
         if let Some(request) = self.chips.take_request() {
             self.request.get_or_insert(request);
@@ -207,7 +255,7 @@ impl Board {
             .iter()
             .filter_map(SerialPort::flush_deadline)
             .min();
-        self.deadline = [chips, flush].into_iter().flatten().min();
+        self.deadline = [chips, flush, self.debug_due].into_iter().flatten().min();
         self.intr.store(self.chips.pic.intr(), Ordering::Release);
     }
 }

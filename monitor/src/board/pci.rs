@@ -1,11 +1,18 @@
 //! The PCI bus of the board: who sits in which slot, and the configuration ports.
 
-use super::wiring::{PIIX_SLOT, PIRQ_LINES, PM_BASE};
+use super::wiring::{
+    BUS_MASTER_BASE, FRAMEBUFFER_BASE, PIIX_SLOT, PIRQ_LINES, PM_BASE, VGA_SLOT,
+};
 use ring3_devices::bus::{Nanos, PortDevice};
+use ring3_devices::ide::{BUS_MASTER_BAR, Ide};
+use ring3_devices::pci::config::reg;
 use ring3_devices::pci::{
     Address, ConfigPorts, HostBridge, IsaBridge, PciFunction, PciSlots, PowerManagement,
 };
+use ring3_devices::vga::Vga;
 
+/// Function of the PIIX's IDE controller.
+const IDE_FUNCTION: u8 = 1;
 /// Function of the PIIX's power management.
 const PM_FUNCTION: u8 = 3;
 
@@ -17,11 +24,23 @@ pub(super) struct PciBus {
 }
 
 /// The functions of bus 0.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Functions {
     pub host: HostBridge,
     pub isa: IsaBridge,
+    pub ide: Ide,
     pub pm: PowerManagement,
+    pub vga: Vga,
+}
+
+impl core::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Functions")
+            .field("host", &self.host)
+            .field("isa", &self.isa)
+            .field("pm", &self.pm)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PciSlots for Functions {
@@ -29,16 +48,40 @@ impl PciSlots for Functions {
         match (at.bus, at.device, at.function) {
             (0, 0, 0) => Some(&mut self.host),
             (0, PIIX_SLOT, 0) => Some(&mut self.isa),
+            (0, PIIX_SLOT, IDE_FUNCTION) => Some(&mut self.ide),
             (0, PIIX_SLOT, PM_FUNCTION) => Some(&mut self.pm),
+            (0, VGA_SLOT, 0) => Some(&mut self.vga),
             _ => None,
         }
     }
 }
 
 impl PciBus {
-    /// The bus as firmware leaves it: the area below 1 MiB is RAM, PIRQ A-D are routed, and the
-    /// power-management ports are decoded.
-    pub fn new() -> Self {
+    /// The bus after RESET, for firmware to set up.
+    pub fn after_reset() -> Self {
+        let mut functions = Functions::default();
+        // By this subsystem id SeaBIOS recognizes a board that it knows.
+        for function in [
+            functions.host.config_mut(),
+            functions.isa.config_mut(),
+            functions.ide.config_mut(),
+            functions.pm.config_mut(),
+            functions.vga.config_mut(),
+        ] {
+            function.set_u16(reg::SUBSYSTEM, 0x1af4);
+            function.set_u16(reg::SUBSYSTEM + 2, 0x1100);
+        }
+        // DEVACTB.APMC_EN: there is no system management mode to set up.
+        functions.pm.config_mut().set_u8(0x5b, 0x02);
+        Self {
+            ports: ConfigPorts::default(),
+            functions,
+        }
+    }
+
+    /// The bus as firmware leaves it: the area below 1 MiB is RAM, PIRQ A-D are routed, base
+    /// addresses are assigned, and the screen shows text.
+    pub fn set_up() -> Self {
         let mut functions = Functions::default();
         // PAM0 has the BIOS area in its upper half only.
         functions.host.write_config(0x59, 1, 0x30);
@@ -49,6 +92,12 @@ impl PciBus {
             functions.isa.write_config(register, 1, line.into());
         }
         functions.pm.set_pm_base(PM_BASE);
+        let bus_master = reg::BAR0 + 4 * BUS_MASTER_BAR as u8;
+        functions.ide.write_config(bus_master, 4, BUS_MASTER_BASE.into());
+        functions.ide.write_config(reg::COMMAND, 2, 5);
+        functions.vga.write_config(reg::BAR0, 4, FRAMEBUFFER_BASE);
+        functions.vga.write_config(reg::COMMAND, 2, 3);
+        functions.vga.set_text_mode();
         Self {
             ports: ConfigPorts::default(),
             functions,

@@ -1,20 +1,21 @@
 //! Which chip answers at which port: one table look-up.
 
-use super::wiring::{DEBUG_EXIT_PORTS, FIXED_PORTS, PM_PORTS, PortRun, SERIAL, SERIAL_SLOTS, Slot};
+use super::wiring::{DEBUG_EXIT_PORTS, FIXED_PORTS, MOVING_PORTS, PortRun, SERIAL, SERIAL_SLOTS, Slot};
 
 /// The decoder of the 64 Ki ports.
 pub(super) struct PortMap {
     /// The slot's number for each port.
     slots: Box<[u8; 0x1_0000]>,
     /// The chip's offset for each port.
-    offsets: Box<[u8; 0x1_0000]>,
-    power_management: Option<u16>,
+    offsets: Box<[u16; 0x1_0000]>,
+    /// Where the guest has put the runs of [`MOVING_PORTS`](super::wiring::MOVING_PORTS).
+    moved: [Option<u16>; MOVING_PORTS.len()],
 }
 
 impl core::fmt::Debug for PortMap {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("PortMap")
-            .field("power_management", &self.power_management)
+            .field("moved", &self.moved)
             .finish_non_exhaustive()
     }
 }
@@ -22,15 +23,15 @@ impl core::fmt::Debug for PortMap {
 impl PortMap {
     /// The fixed ports, `serial_ports` serial ports, and the debug exit if wanted.
     pub fn new(serial_ports: usize, debug_exit: bool) -> Self {
-        let table = || -> Box<[u8; 0x1_0000]> {
-            vec![0; 0x1_0000]
+        fn table<T: Copy + Default>() -> Box<[T; 0x1_0000]> {
+            vec![T::default(); 0x1_0000]
                 .try_into()
-                .unwrap_or_else(|_| Box::new([0; 0x1_0000]))
-        };
+                .unwrap_or_else(|_| Box::new([T::default(); 0x1_0000]))
+        }
         let mut map = Self {
             slots: table(),
             offsets: table(),
-            power_management: None,
+            moved: [None; MOVING_PORTS.len()],
         };
         for &run in FIXED_PORTS {
             map.claim(run);
@@ -48,32 +49,33 @@ impl PortMap {
         for i in 0..count {
             let port = usize::from(first.wrapping_add(i));
             self.slots[port] = slot as u8;
-            self.offsets[port] = (offset + i) as u8;
+            self.offsets[port] = offset + i;
         }
     }
 
-    /// Moves the power-management registers (the guest writes PMBASE), or takes them away. Ports
-    /// of other chips are not hidden by them.
-    pub fn set_power_management(&mut self, base: Option<u16>) {
-        if base == self.power_management {
+    /// Moves a run of [`MOVING_PORTS`] (the guest writes a base address), or takes it away. Ports
+    /// of other chips are not hidden by it.
+    pub fn set_moving(&mut self, index: usize, base: Option<u16>) {
+        if base == self.moved[index] {
             return;
         }
-        if let Some(old) = self.power_management {
-            for i in 0..PM_PORTS {
+        let (count, slot, offset) = MOVING_PORTS[index];
+        if let Some(old) = self.moved[index] {
+            for i in 0..count {
                 let port = usize::from(old.wrapping_add(i));
-                if self.slots[port] == Slot::Pm as u8 {
+                if self.slots[port] == slot as u8 && self.offsets[port] == offset + i {
                     self.slots[port] = Slot::None as u8;
                 }
             }
         }
         if let Some(new) = base {
-            for i in 0..PM_PORTS {
+            for i in 0..count {
                 if self.slots[usize::from(new.wrapping_add(i))] == Slot::None as u8 {
-                    self.claim((new.wrapping_add(i), 1, Slot::Pm, i));
+                    self.claim((new.wrapping_add(i), 1, slot, offset + i));
                 }
             }
         }
-        self.power_management = base;
+        self.moved[index] = base;
     }
 
     /// Who answers at `port`, and the chip's offset.
@@ -81,7 +83,7 @@ impl PortMap {
         let port = usize::from(port);
         (
             Slot::ALL[usize::from(self.slots[port])],
-            u16::from(self.offsets[port]),
+            self.offsets[port],
         )
     }
 
@@ -97,6 +99,7 @@ impl PortMap {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wiring::MOVING_PM;
     use super::*;
 
     #[test]
@@ -114,12 +117,12 @@ mod tests {
     #[test]
     fn power_management_moves_and_hides_nothing() {
         let mut map = PortMap::new(1, false);
-        map.set_power_management(Some(0xb000));
+        map.set_moving(MOVING_PM, Some(0xb000));
         assert_eq!(map.find(0xb008), (Slot::Pm, 8));
-        map.set_power_management(Some(0x3c0));
+        map.set_moving(MOVING_PM, Some(0x3c0));
         assert_eq!(map.find(0xb008).0, Slot::None);
         assert_eq!(map.find(0x3f8).0, Slot::Uart0);
-        map.set_power_management(None);
+        map.set_moving(MOVING_PM, None);
         assert_eq!(map.find(0x3c0).0, Slot::None);
         assert_eq!(map.find(0x3f8).0, Slot::Uart0);
     }

@@ -6,6 +6,8 @@ use super::wiring::{SERIAL_SLOTS, Slot};
 
 /// How long output may wait for more, in ns.
 const LINGER_NS: u64 = 500_000;
+/// The same for the debug console.
+const DEBUG_LINGER_NS: u64 = 20_000_000;
 /// Bytes that are not made to wait.
 const BATCH: u32 = 4096;
 
@@ -72,6 +74,9 @@ impl Board {
     /// Moves what the debug console (port 0xE9) collected to the end of `to`.
     pub fn debug_output(&mut self, to: &mut Vec<u8>) {
         self.chips.debug_console.take_output(to);
+        if self.debug_due.take().is_some() {
+            self.after_access();
+        }
     }
 
     /// Serial ports of this board.
@@ -81,6 +86,9 @@ impl Board {
     }
 
     pub(super) fn serial_after_cycle(&mut self, slot: Slot, offset: u16, write: bool, now: u64) {
+        if write && slot == Slot::DebugConsole {
+            self.debug_due.get_or_insert(now + DEBUG_LINGER_NS);
+        }
         if !write || offset != 0 {
             return;
         }

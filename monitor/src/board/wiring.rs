@@ -3,6 +3,8 @@
 //! The board is an i440FX with a PIIX3 south bridge and the PIIX4's power management, as PC
 //! guests know it (Intel 440FX datasheet 290549, PIIX3 290550, PIIX4 290562).
 
+use ring3_devices::{dma, ide, vga};
+
 /// A group of ports that one chip function decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -24,11 +26,17 @@ pub(super) enum Slot {
     PciConfig,
     Apm,
     Pm,
+    Vga,
+    Ide,
+    Dma,
+    Floppy,
+    FwCfg,
+    Parallel,
 }
 
 impl Slot {
     /// Every slot, indexed by its number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::None,
         Self::Pic,
         Self::Pit,
@@ -45,6 +53,12 @@ impl Slot {
         Self::PciConfig,
         Self::Apm,
         Self::Pm,
+        Self::Vga,
+        Self::Ide,
+        Self::Dma,
+        Self::Floppy,
+        Self::FwCfg,
+        Self::Parallel,
     ];
 }
 
@@ -66,7 +80,31 @@ pub(super) const FIXED_PORTS: &[PortRun] = &[
     (0x0e9, 1, Slot::DebugConsole, 0),
     (0xcf8, 8, Slot::PciConfig, 0),
     (0x0b2, 2, Slot::Apm, 0x40),
+    (0x3b0, 0x30, Slot::Vga, 0),
+    (0x1ce, 3, Slot::Vga, vga::offset::DISPI),
+    (0x1f0, 8, Slot::Ide, ide::offset::PRIMARY),
+    (0x3f6, 1, Slot::Ide, ide::offset::PRIMARY_CONTROL),
+    (0x170, 8, Slot::Ide, ide::offset::SECONDARY),
+    (0x376, 1, Slot::Ide, ide::offset::SECONDARY_CONTROL),
+    (0x000, 16, Slot::Dma, dma::offset::FIRST),
+    // 80h is the POST port.
+    (0x081, 15, Slot::Dma, dma::offset::PAGES + 1),
+    (0x0c0, 32, Slot::Dma, dma::offset::SECOND),
+    (0x3f0, 6, Slot::Floppy, 0),
+    (0x3f7, 1, Slot::Floppy, 7),
+    (0x510, 12, Slot::FwCfg, 0),
+    (0x378, 3, Slot::Parallel, 0),
+    // Where SeaBIOS writes its messages.
+    (0x402, 1, Slot::DebugConsole, 0),
 ];
+
+/// Ports that the guest moves by base addresses: count, who decodes them, first offset.
+pub(super) const MOVING_PORTS: [(u16, Slot, u16); 2] =
+    [(PM_PORTS, Slot::Pm, 0), (16, Slot::Ide, ide::offset::BUS_MASTER)];
+/// Index in [`MOVING_PORTS`] of the power-management registers.
+pub(super) const MOVING_PM: usize = 0;
+/// Index in [`MOVING_PORTS`] of the IDE bus master.
+pub(super) const MOVING_BUS_MASTER: usize = 1;
 
 /// The debug-exit port.
 pub(super) const DEBUG_EXIT_PORTS: PortRun = (0x501, 4, Slot::DebugExit, 0);
@@ -77,6 +115,8 @@ pub(super) const SERIAL_SLOTS: [Slot; 4] = [Slot::Uart0, Slot::Uart1, Slot::Uart
 
 /// Where firmware puts the power-management registers (PMBASE).
 pub const PM_BASE: u16 = 0xb000;
+/// Where SeaBIOS puts them.
+pub const FIRMWARE_PM_BASE: u16 = 0x600;
 /// Ports of the power-management registers.
 pub(super) const PM_PORTS: u16 = 64;
 
@@ -88,13 +128,27 @@ pub(super) const IRQ_KEYBOARD: u8 = 1;
 pub(super) const IRQ_RTC: u8 = 8;
 /// The ACPI system control interrupt's line.
 pub const IRQ_SCI: u8 = 9;
+/// The floppy controller's line.
+pub(super) const IRQ_FLOPPY: u8 = 6;
+/// The parallel port's line.
+pub(super) const IRQ_PARALLEL: u8 = 7;
+/// The IDE channels' lines.
+pub(super) const IRQ_IDE: [u8; 2] = [14, 15];
 /// The mouse's line.
 pub(super) const IRQ_MOUSE: u8 = 12;
 /// Lines that firmware routes PIRQ A-D to.
 pub const PIRQ_LINES: [u8; 4] = [10, 10, 11, 11];
 
-/// Slot of the PIIX on bus 0; function 0 is the ISA bridge, 3 the power management.
+/// Slot of the PIIX on bus 0; function 0 is the ISA bridge, 1 IDE, 3 the power management.
 pub const PIIX_SLOT: u8 = 1;
+/// Slot of the display adapter on bus 0.
+pub const VGA_SLOT: u8 = 2;
+/// Where firmware puts the bus master registers of a directly booted kernel.
+pub(super) const BUS_MASTER_BASE: u16 = 0xc000;
+/// Where firmware puts the linear framebuffer of a directly booted kernel.
+pub(super) const FRAMEBUFFER_BASE: u32 = 0xfd00_0000;
+/// The VGA window.
+pub(super) const VGA_WINDOW: core::ops::Range<u64> = 0xa_0000..0xc_0000;
 /// The PCI memory window: from the end of RAM's largest extent to the I/O APIC.
 pub const PCI_MEMORY: (u32, u32) = (0xe000_0000, 0xfebf_ffff);
 

@@ -1,7 +1,7 @@
 //! The part of a processor that is not its register file: memory, translations, and the way to
 //! the board. It is the [`Env`] of the processor's semantics.
 
-use crate::board::{Board, IoHandle};
+use crate::board::{Board, IoHandle, MachineRequest, Kick};
 use crate::clock::VmClock;
 use crate::config::EngineKind;
 use crate::cpu::cpuid::CpuModel;
@@ -11,10 +11,11 @@ use crate::cpu::fault::Fault;
 use crate::kicker::Kicker;
 use crate::memory::attr;
 use crate::mmu::Mmu;
+use crate::vcpu::debug::Debugger;
 use crate::vcpu::stats::ExitStats;
 use core::sync::atomic::{AtomicBool, Ordering};
 use hashbrown::HashMap;
-use ring3_translator::addr::{LinAddr, PAGE_SIZE};
+use ring3_translator::addr::{LinAddr, PAGE_SIZE, PhysAddr};
 use ring3_translator::cache::Translator;
 use ring3_translator::mode::Mode;
 use ring3_translator::state::GuestState;
@@ -50,12 +51,18 @@ pub struct Core {
     pub leave: bool,
     /// The instruction that left the cache was completed (single step traps come after it).
     pub completed: bool,
+    /// The instruction that left the cache is a repeated string instruction with more to do.
+    pub repeating: bool,
+    /// Breakpoints.
+    pub debug: Debugger,
     /// A triple fault.
     pub shutdown: bool,
     /// Mode and CS base that the jump caches hold entries for.
     pub table_owner: [Option<(Mode, u64)>; 2],
     /// Slots of the jump caches that are filled.
     pub filled: [Vec<u16>; 2],
+    /// The return stack of a table holds frames that must not be used any more.
+    pub forget_returns: [bool; 2],
     /// A jump-cache entry or direct link of the supervisor rests on a non-global mapping.
     pub non_global_code: bool,
     /// Linear pages that code was run from since the last full flush: a bit each.
@@ -107,6 +114,33 @@ impl Core {
             st.jump_cache[table][usize::from(slot)] = miss;
         }
         self.filled[table].clear();
+        self.forget_returns[table] = true;
+    }
+
+    /// Makes the mode's jump cache and return stack hold entries of this mode and CS base only.
+    pub fn own_table(&mut self, st: &mut GuestState, mode: Mode, cs_base: u64) {
+        let table = mode.table();
+        if self.table_owner[table] != Some((mode, cs_base)) {
+            self.table_owner[table] = Some((mode, cs_base));
+            self.stats.table_switches += 1;
+            self.clear_table(st, table);
+        }
+    }
+
+    /// Keeps the return stack that the cache was left with. `extra`: bytes that a thunk's own call
+    /// takes on it.
+    pub fn keep_returns(&mut self, st: &mut GuestState, extra: u64) {
+        st.return_rsp[self.mode.table()] = st.cache_rsp + extra;
+    }
+
+    /// Puts the mode's return stack in place for entering the cache.
+    pub fn restore_returns(&mut self, st: &mut GuestState) {
+        let table = self.mode.table();
+        st.return_stack_top = st.return_tops[table];
+        if core::mem::take(&mut self.forget_returns[table]) {
+            st.return_rsp[table] = st.return_tops[table];
+        }
+        st.cache_rsp = st.return_rsp[table];
     }
 
     /// Tells the translator of a write into physical memory.
@@ -148,7 +182,44 @@ impl Core {
             let mut board = self.board();
             board.mmio_write(pa, data);
             self.after_board_write(board);
+            self.note_interrupt(st);
         }
+    }
+
+    /// Call after an access by the guest that may have raised INTR: nobody kicks for these.
+    fn note_interrupt(&mut self, st: &mut GuestState) {
+        if self.intr.load(Ordering::Acquire) {
+            st.event_waiting = 1; // an inline STI looks at it
+            if st.if_flag != 0 {
+                self.leave = true;
+                self.kicker.kick(); // a transfer does not leave: the next poll does
+            }
+        }
+    }
+
+    /// Takes what the board asks for and does to memory: caches follow it before the guest's next
+    /// instruction. Returns the request, if there is one.
+    pub fn follow_board(&mut self, st: &mut GuestState) -> Option<MachineRequest> {
+        let mut board = self.board();
+        let request = board.take_request();
+        let effects = board.take_effects();
+        let a20_mask = if board.a20() { u64::MAX } else { !(1 << 20) };
+        drop(board);
+        for page in effects.code_written {
+            self.code_written(st, page, PAGE_SIZE);
+        }
+        let changed = effects.routing.map(|to| self.mmu.ram.route(&to)).unwrap_or_default();
+        for &page in &changed {
+            self.code_written(st, page, PAGE_SIZE);
+        }
+        if a20_mask != self.mmu.a20_mask {
+            self.mmu.a20_mask = a20_mask;
+            self.stats.a20_changes += 1;
+            self.flush_tlb(st, TlbFlush::All);
+        } else if !changed.is_empty() {
+            self.flush_tlb(st, TlbFlush::All);
+        }
+        request
     }
 
     fn after_board_write(&self, board: MutexGuard<'_, Board>) {
@@ -229,6 +300,11 @@ impl Env for Core {
         Ok(())
     }
 
+    fn ram_address(&mut self, st: &mut GuestState, at: LinAddr, access: Access, who: Privilege) -> Option<PhysAddr> {
+        let pa = self.resolve(st, at.0 as u32, access, who).ok()?;
+        self.mmu.ram.is_ram(pa).then_some(PhysAddr(pa))
+    }
+
     fn flush_tlb(&mut self, st: &mut GuestState, what: TlbFlush) {
         self.mmu.flush(st, what);
         self.clear_table(st, 1);
@@ -277,9 +353,8 @@ impl Env for Core {
             self.kicker.attention.store(true, Ordering::Relaxed);
         }
         if a20_mask != self.mmu.a20_mask {
-            self.mmu.a20_mask = a20_mask;
-            self.stats.a20_changes += 1;
             self.leave = true;
+            self.kicker.attention.store(true, Ordering::Relaxed);
         }
     }
 

@@ -7,13 +7,13 @@ use crate::cpu::event::Event;
 use crate::cpu::fault::{Fault, Vector};
 use crate::mmu::Miss;
 use crate::vcpu::Vcpu;
+use crate::vcpu::debug;
 use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core};
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::cache::{Key, Source, UnitId};
-use ring3_translator::mode::Mode;
-use ring3_translator::state::{ExitKind, GuestState, SegClass, SegReg, eflags};
+use ring3_translator::state::{ExitKind, GuestState, SegClass, SegReg, cr4, eflags};
 
 /// Why the run loop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +29,6 @@ pub enum VcpuExit {
     /// A host fault in translated code that the monitor cannot explain: a defect of ring3.
     Internal(String),
 }
-
-/// DR6.BS and the bits that read as one.
-const DR6_SINGLE_STEP: u64 = 1 << 14;
 
 type Enter = unsafe extern "sysv64" fn(*mut GuestState, u64);
 type Resume = unsafe extern "sysv64" fn(*mut GuestState);
@@ -84,7 +81,13 @@ impl Vcpu {
             let once = st.interrupt_shadow != 0;
             let single = once || core.engine == EngineKind::Step;
             let trap_flag = st.sys_flags & eflags::TF != 0;
+            let armed = st.breakpoints_armed();
+            if armed && debug::before(st, core) {
+                tail = None;
+                continue;
+            }
             core.completed = false;
+            core.repeating = false;
             let unit = match find(st, core, single) {
                 Ok(unit) => unit,
                 Err(Stop::Fault(f)) => {
@@ -103,11 +106,10 @@ impl Vcpu {
             }
             let (st, core) = self.parts_mut();
             if once {
-                st.interrupt_shadow = 0;
+                st.interrupt_shadow = 0; // also where this instruction would cast one
             }
-            if trap_flag && core.completed && !core.shutdown {
-                st.dr[6] |= DR6_SINGLE_STEP;
-                core.raise(st, Fault::plain(Vector::Db));
+            if trap_flag || armed || core.debug.waits() {
+                debug::after(st, core, trap_flag);
             }
         }
     }
@@ -119,7 +121,8 @@ impl Vcpu {
             // First disarm, then look: a kick that comes in between stays visible.
             self.shared.poll_ptr().store(poll_target, Ordering::Release);
             self.kicker.attention.swap(false, Ordering::AcqRel);
-            let request = self.core.board().take_request();
+            let (st, core) = self.parts_mut();
+            let request = core.follow_board(st);
             if let Some(r) = request {
                 return Some(VcpuExit::Request(r));
             }
@@ -147,6 +150,9 @@ impl Vcpu {
         };
         if let Some(vector) = vector {
             core.stats.interrupts += 1;
+            if core::mem::take(&mut core.repeating) {
+                st.sys_flags |= eflags::RF; // Intel SDM vol. 3B, 18.3.1.1
+            }
             core.deliver(st, Event::External(vector));
             if core.shutdown {
                 core.shutdown = false;
@@ -173,20 +179,24 @@ impl Vcpu {
     fn enter(&mut self, target: u64, tail: &mut Option<u32>) -> Option<VcpuExit> {
         let stubs = *self.core.translator.stubs();
         let table = self.core.mode.table();
+        let (st, core) = self.parts_mut();
+        core.restore_returns(st);
+        core.stats.entries[table] += 1;
         let st = self.shared.as_ptr();
-        self.core.stats.entries[table] += 1;
         // SAFETY: the state's address is valid; its owner is set from our exclusive borrow of the
         // core, which is not used until translated code has returned. The target is code that the
         // translator emitted, and the thread's signal handler is registered.
         unsafe {
             (*st).owner = (&raw mut *self.core).cast::<c_void>();
-            (*st).return_sentinel = stubs.return_lookup[table];
             let enter: Enter = core::mem::transmute(stubs.enter);
             enter(st, target);
         }
         loop {
             let (st, core) = self.parts_mut();
             let kind = st.exit_kind;
+            // A helper's thunk was called on the return stack.
+            let thunk = if kind == ExitKind::Helper as u32 { 8 } else { 0 };
+            core.keep_returns(st, thunk);
             core.stats.exits[(kind as usize).min(4)] += 1;
             if kind == ExitKind::Link as u32 {
                 *tail = Some(st.exit_arg);
@@ -267,6 +277,7 @@ impl Vcpu {
             13 => Vector::Gp,
             16 => Vector::Mf,
             17 => Vector::Ac,
+            19 if st.cr4 & cr4::OSXMMEXCPT == 0 => Vector::Ud,
             19 => Vector::Xm,
             n => return Err(format!("host trap {n} in translated code at EIP {:#x}", at.eip)),
         };
@@ -334,7 +345,7 @@ fn find(st: &mut GuestState, core: &mut Core, single: bool) -> Result<UnitId, St
     let (phys, global) = core.mmu.fetch(st, lin)?;
     core.note_code_page(lin);
     if !single {
-        own_table(st, core, mode, cs.base);
+        core.own_table(st, mode, cs.base);
     }
     let key = Key { phys, eip, mode };
     if !single && let Some(unit) = core.translator.lookup(&key) {
@@ -357,16 +368,6 @@ fn find(st: &mut GuestState, core: &mut Core, single: bool) -> Result<UnitId, St
         remember(st, core, eip, unit, global);
     }
     Ok(unit)
-}
-
-/// Makes the mode's jump cache hold entries of this mode and CS base only.
-fn own_table(st: &mut GuestState, core: &mut Core, mode: Mode, cs_base: u64) {
-    let table = mode.table();
-    if core.table_owner[table] != Some((mode, cs_base)) {
-        core.table_owner[table] = Some((mode, cs_base));
-        core.stats.table_switches += 1;
-        core.clear_table(st, table);
-    }
 }
 
 /// Enters a unit into the jump cache.
@@ -402,6 +403,7 @@ fn translate(st: &mut GuestState, core: &mut Core, key: Key, lin: u32, single: b
         core.translator.flush(st);
         for table in 0..2 {
             core.filled[table].clear();
+            core.forget_returns[table] = true;
         }
     }
     let in_page = PAGE_SIZE - (key.phys & (PAGE_SIZE - 1));

@@ -1,0 +1,56 @@
+//! Drives, their media, the screen and firmware's configuration, as the machine attaches them.
+
+use super::Board;
+use ring3_devices::block::BlockBackend;
+use ring3_devices::fw_cfg::FwCfg;
+use ring3_devices::ide::MediumError;
+use ring3_devices::vga::{Frame, TextScreen};
+
+/// An image as chips take it.
+pub type Medium = Box<dyn BlockBackend>;
+
+impl Board {
+    /// Attaches a hard disk as unit 0 or 1 of IDE channel 0 or 1.
+    pub fn attach_disk(&mut self, channel: usize, unit: usize, image: Medium) {
+        self.chips.pci.functions.ide.attach_disk(channel, unit, image);
+    }
+
+    /// Attaches a CD-ROM drive as unit 0 or 1 of IDE channel 0 or 1.
+    pub fn attach_cd_rom(&mut self, channel: usize, unit: usize, medium: Option<Medium>) {
+        self.chips.pci.functions.ide.attach_cd_rom(channel, unit, medium);
+    }
+
+    /// Exchanges or removes the medium of a CD-ROM drive.
+    /// # Errors
+    /// [`MediumError::NoDrive`].
+    pub fn set_cd_rom(&mut self, channel: usize, unit: usize, medium: Option<Medium>) -> Result<(), MediumError> {
+        self.chips.pci.functions.ide.set_medium(channel, unit, medium)
+    }
+
+    /// Attaches floppy drive 0 or 1, with or without a medium.
+    pub fn attach_floppy(&mut self, unit: usize, medium: Option<Medium>) {
+        self.chips.floppy.attach(unit, medium);
+    }
+
+    /// Exchanges or removes a diskette; false if there is no such drive.
+    pub fn set_floppy(&mut self, unit: usize, medium: Option<Medium>) -> bool {
+        self.chips.floppy.set_medium(unit, medium)
+    }
+
+    /// What firmware finds through its configuration device.
+    pub fn set_fw_cfg(&mut self, fw_cfg: FwCfg) {
+        self.chips.fw_cfg = fw_cfg;
+    }
+
+    /// The text screen; `None` in graphics modes.
+    #[must_use]
+    pub fn screen_text(&self) -> Option<TextScreen> {
+        self.chips.pci.functions.vga.text()
+    }
+
+    /// The picture on the screen.
+    #[must_use]
+    pub fn screen(&self) -> Frame {
+        self.chips.pci.functions.vga.render()
+    }
+}
