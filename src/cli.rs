@@ -23,8 +23,70 @@ pub enum Command {
     /// Work with the guests that have recipes.
     #[command(subcommand)]
     Guests(GuestsCommand),
+    /// See and drive a machine that was started with --control.
+    Ctl(CtlOptions),
     /// Show what this machine offers to ring3.
     Host,
+}
+
+#[derive(Debug, Args)]
+pub struct CtlOptions {
+    /// The control socket.
+    pub socket: PathBuf,
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Print the text-mode screen.
+    ScreenText,
+    /// Write the screen to a PNG file.
+    Screenshot { file: PathBuf },
+    /// Press keys: a, f1, ctrl-alt-delete.
+    Sendkey {
+        #[arg(required = true)]
+        keys: Vec<String>,
+    },
+    /// Type text on a US keyboard; \\n, \\t, \\e and \\\\ stand for Enter, Tab, Escape and a backslash.
+    Type {
+        #[arg(allow_hyphen_values = true)]
+        text: String,
+    },
+    /// Move the mouse; buttons held after it: 1 left, 2 right, 4 middle.
+    #[command(allow_negative_numbers = true)]
+    Mouse {
+        dx: i32,
+        dy: i32,
+        #[arg(default_value_t = 0)]
+        buttons: u8,
+        #[arg(long, default_value_t = 0)]
+        wheel: i32,
+    },
+    /// Wait until the text-mode screen matches a regular expression, and print it.
+    WaitText {
+        #[arg(allow_hyphen_values = true)]
+        regex: String,
+        /// Seconds.
+        #[arg(long, default_value_t = 60.0)]
+        timeout: f64,
+    },
+    /// Insert a disc; "eject" ejects it.
+    Cdrom { image: PathBuf },
+    /// Insert a diskette; "eject" ejects it.
+    Floppy { image: PathBuf },
+    /// Stop the machine and its clock.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Press the reset button.
+    Reset,
+    /// Press the ACPI power button.
+    Powerdown,
+    /// Print the counters as JSON.
+    Stats,
+    /// End the run.
+    Quit,
 }
 
 /// How a machine runs, whatever it boots.

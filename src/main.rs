@@ -3,6 +3,7 @@
 //! Exit statuses are documented in `cli.rs`, where `--help` takes them from.
 
 mod cli;
+mod ctl;
 mod exit;
 mod guests;
 mod host;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let result = match cli::Cli::parse().command {
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Guests(command) => guests::run(command),
+        cli::Command::Ctl(options) => ctl::run(&options),
         cli::Command::Host => host::run(),
     };
     match result {

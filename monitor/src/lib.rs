@@ -1,10 +1,12 @@
 //! The virtual machine monitor.
 
 pub mod cpu;
+pub mod executor;
 pub mod acpi;
 pub mod board;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod drives;
 pub mod firmware;
 pub mod host;

@@ -4,6 +4,7 @@ use crate::acpi;
 use crate::board::{Board, BoardConfig, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError, StopReason};
 use crate::clock::VmClock;
 use crate::config::{BootSource, Interface, MachineConfig, Outcome, SerialSpec, StatsFormat};
+use crate::control::{ControlError, ControlServer, Order, Orders, Remote};
 use crate::cpu::cpuid::CpuModel;
 use crate::drives::{self, DriveError};
 use crate::firmware::{self, Firmware, FirmwareError};
@@ -35,6 +36,9 @@ pub enum MachineError {
         /// What the host said.
         source: io::Error,
     },
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// Serial port.
     #[error(transparent)]
     Serial(#[from] SerialError),
@@ -72,6 +76,9 @@ pub struct Machine {
     vcpu: Vcpu,
     start: Start,
     debug_log: Option<std::fs::File>,
+    control: Option<ControlServer>,
+    orders: Arc<Orders>,
+    paused: bool,
     serial: Option<SerialBackend>,
 }
 
@@ -127,8 +134,9 @@ impl Machine {
         model.tsc_hz = clock.tsc_hz();
         let vcpu = Vcpu::new(Arc::clone(&ram), Arc::clone(&board), Arc::clone(&clock), model, config.engine)
             .map_err(host("address space for the processor"))?;
+        let control = config.control.as_deref().map(ControlServer::bind).transpose()?;
         let serial = SerialBackend::open(&config.serial, interactive)?;
-        let mut machine = Self { config, ram, board, clock, vcpu, start, debug_log, serial };
+        let mut machine = Self { config, ram, board, clock, vcpu, start, debug_log, control, orders: Arc::default(), paused: false, serial };
         machine.load()?;
         Ok(machine)
     }
@@ -175,7 +183,20 @@ impl Machine {
             .map_err(host("an I/O thread"))?;
         let io: Arc<IoHandle> = Arc::new(io);
         self.vcpu.set_io(Some(Arc::clone(&io)));
+        let control = self.control.take();
+        if let Some(server) = &control {
+            let remote = Remote {
+                board: Arc::clone(&self.board),
+                kick: self.vcpu.kicker(),
+                io: io.waker(),
+                orders: Arc::clone(&self.orders),
+                stop: Arc::clone(&self.config.stop),
+                snapshot: self.config.snapshot,
+            };
+            server.serve(remote).map_err(host("a thread for the control socket"))?;
+        }
         let outcome = self.run_to_outcome();
+        drop(control);
         self.vcpu.set_io(None);
         if let Some(io) = Arc::into_inner(io) {
             io.finish();
@@ -193,7 +214,9 @@ impl Machine {
 
     fn run_to_outcome(&mut self) -> Result<Outcome, MachineError> {
         loop {
-            match self.vcpu.run(None) {
+            let exit = if self.paused { self.wait_paused() } else { self.vcpu.run(None) };
+            match exit {
+                VcpuExit::Request(MachineRequest::Orders) => self.obey(),
                 VcpuExit::Request(MachineRequest::PowerOff) => return Ok(Outcome::PowerOff),
                 VcpuExit::Request(MachineRequest::DebugExit(v)) => return Ok(Outcome::DebugExit(v)),
                 VcpuExit::Request(MachineRequest::Stop(StopReason::Quit)) => return Ok(Outcome::Quit),
@@ -203,6 +226,40 @@ impl Machine {
                 VcpuExit::Request(MachineRequest::Reset) | VcpuExit::Shutdown => self.restart()?,
                 VcpuExit::Reached | VcpuExit::Event(_) => {}
                 VcpuExit::Internal(text) => return Err(MachineError::Internal(text)),
+            }
+        }
+    }
+
+    /// A paused machine: only requests count.
+    fn wait_paused(&self) -> VcpuExit {
+        loop {
+            let request = self.board.lock().unwrap_or_else(PoisonError::into_inner).take_request();
+            if let Some(request) = request {
+                return VcpuExit::Request(request);
+            }
+            self.orders.wait();
+        }
+    }
+
+    /// Carries out what the control socket ordered.
+    fn obey(&mut self) {
+        while let Some(order) = self.orders.take() {
+            match order {
+                Order::Pause => {
+                    self.clock.pause();
+                    self.paused = true;
+                }
+                Order::Resume => {
+                    self.clock.resume();
+                    self.paused = false;
+                    if let Some(io) = &self.vcpu.core().io {
+                        io.wake();
+                    }
+                }
+                Order::Stats(to) => {
+                    // A peer that waits no more gets nothing.
+                    let _ = to.try_send(Report::collect(&self.vcpu, &self.clock).json().to_string());
+                }
             }
         }
     }

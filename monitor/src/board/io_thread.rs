@@ -41,6 +41,18 @@ struct Shared {
     finish: AtomicBool,
 }
 
+/// Wakes the thread, also after its end.
+#[derive(Clone, Debug)]
+pub struct IoWaker(Arc<Shared>);
+
+impl IoWaker {
+    /// Makes the thread look at the board now.
+    pub fn wake(&self) {
+        // A full counter wakes as well.
+        let _ = self.0.wake.write(1);
+    }
+}
+
 /// The running thread, as the processor's thread sees it. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct IoHandle {
@@ -49,6 +61,12 @@ pub struct IoHandle {
 }
 
 impl IoHandle {
+    /// A way to wake the thread that does not keep it running.
+    #[must_use]
+    pub fn waker(&self) -> IoWaker {
+        IoWaker(Arc::clone(&self.shared))
+    }
+
     /// Makes the thread look at the board now.
     pub fn wake(&self) {
         // A full counter wakes as well.

@@ -4,6 +4,7 @@ use super::Board;
 use ring3_devices::block::BlockBackend;
 use ring3_devices::fw_cfg::FwCfg;
 use ring3_devices::ide::MediumError;
+use ring3_devices::kbc::{Buttons, Key};
 use ring3_devices::vga::{Frame, TextScreen};
 
 /// An image as chips take it.
@@ -40,6 +41,25 @@ impl Board {
     /// What firmware finds through its configuration device.
     pub fn set_fw_cfg(&mut self, fw_cfg: FwCfg) {
         self.chips.fw_cfg = fw_cfg;
+    }
+
+    /// A key goes down or up; false if the keyboard's buffer was full and the event is lost.
+    pub fn key_event(&mut self, key: Key, down: bool) -> bool {
+        let taken = self.chips.keyboard.key_event(self.clock.now_ns(), key, down);
+        self.after_access();
+        taken
+    }
+
+    /// The mouse moves by `dx` to the right, `dy` down and `dz` wheel clicks towards the user.
+    pub fn mouse_event(&mut self, dx: i32, dy: i32, dz: i32, buttons: Buttons) {
+        self.chips.keyboard.mouse_event(self.clock.now_ns(), dx, dy, dz, buttons);
+        self.after_access();
+    }
+
+    /// The ACPI power button.
+    pub fn press_power_button(&mut self) {
+        self.chips.pm.press_power_button();
+        self.after_access();
     }
 
     /// The text screen; `None` in graphics modes.

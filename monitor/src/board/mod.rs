@@ -20,7 +20,7 @@ mod wiring;
 pub use media::Medium;
 
 pub use backend::{SerialBackend, SerialError};
-pub use io_thread::{IoHandle, IoThread, Kick};
+pub use io_thread::{IoHandle, IoThread, IoWaker, Kick};
 pub use stop::{StopHandle, StopReason};
 pub use wiring::{
     CMOS_CENTURY, FIRMWARE_PM_BASE, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE, RESET_REGISTER, SERIAL,
@@ -64,6 +64,8 @@ pub enum MachineRequest {
     Reset,
     /// End with this process status, from the debug-exit port.
     DebugExit(u8),
+    /// Look at the orders of the control socket.
+    Orders,
     /// End the run: the user or a signal asks.
     Stop(StopReason),
 }
@@ -202,8 +204,20 @@ impl Board {
     /// Asks for the end of the run. A power-off or debug exit that the guest asked for first is
     /// kept; a reset is not.
     pub fn request_stop(&mut self, reason: StopReason) {
-        if matches!(self.request, None | Some(MachineRequest::Reset)) {
+        if matches!(self.request, None | Some(MachineRequest::Reset | MachineRequest::Orders)) {
             self.request = Some(MachineRequest::Stop(reason));
+        }
+    }
+
+    /// Asks the machine's thread to look at its orders, unless it is asked for more already.
+    pub fn request_orders(&mut self) {
+        self.request.get_or_insert(MachineRequest::Orders);
+    }
+
+    /// The reset button.
+    pub fn request_reset(&mut self) {
+        if matches!(self.request, None | Some(MachineRequest::Orders)) {
+            self.request = Some(MachineRequest::Reset);
         }
     }
 

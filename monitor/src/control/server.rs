@@ -1,0 +1,135 @@
+//! The socket and its connections: a thread that accepts, and one for each peer.
+
+use super::protocol::{Answer, MAX_LINE, Request};
+use super::remote::Remote;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Peers at once.
+const MAX_PEERS: usize = 16;
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket.
+    #[error("cannot listen on the control socket {}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// Another machine listens there.
+    #[error("another machine listens on the control socket {}", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+/// A socket that is ready for [`ControlServer::serve`]; its name goes away with it.
+#[derive(Debug)]
+pub struct ControlServer {
+    listener: UnixListener,
+    path: PathBuf,
+    closing: Arc<AtomicBool>,
+}
+
+impl ControlServer {
+    /// Listens at `path`, readable and writable for this user only. A socket that a dead process
+    /// left there is replaced.
+    /// # Errors
+    /// [`ControlError`].
+    pub fn bind(path: &Path) -> Result<Self, ControlError> {
+        let listen = |source| ControlError::Listen { path: path.into(), source };
+        let listener = match UnixListener::bind(path) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => match UnixStream::connect(path) {
+                Ok(_) => return Err(ControlError::Taken { path: path.into() }),
+                // Only a socket can refuse: another kind of file is never removed.
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+                    std::fs::remove_file(path).map_err(listen)?;
+                    UnixListener::bind(path).map_err(listen)?
+                }
+                Err(_) => return Err(listen(e)),
+            },
+            other => other.map_err(listen)?,
+        };
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(listen)?;
+        Ok(Self { listener, path: path.into(), closing: Arc::default() })
+    }
+
+    /// Serves peers on threads of their own until the server is dropped.
+    /// # Errors
+    /// If the host gives no thread.
+    pub fn serve(&self, remote: Remote) -> io::Result<()> {
+        let listener = self.listener.try_clone()?;
+        let closing = Arc::clone(&self.closing);
+        std::thread::Builder::new().name("control".into()).spawn(move || {
+            let peers = Arc::new(AtomicUsize::new(0));
+            for stream in listener.incoming() {
+                if closing.load(Ordering::Acquire) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                if peers.fetch_add(1, Ordering::AcqRel) >= MAX_PEERS {
+                    peers.fetch_sub(1, Ordering::AcqRel);
+                    continue;
+                }
+                let (remote, count) = (remote.clone(), Arc::clone(&peers));
+                let peer = std::thread::Builder::new().name("control peer".into()).spawn(move || {
+                    // A peer that goes away is no error.
+                    let _ = converse(&stream, &remote);
+                    count.fetch_sub(1, Ordering::AcqRel);
+                });
+                if peer.is_err() {
+                    peers.fetch_sub(1, Ordering::AcqRel);
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        // Wakes the accepting thread.
+        drop(UnixStream::connect(&self.path));
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+}
+
+fn converse(stream: &UnixStream, remote: &Remote) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let (answer, bytes) = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => remote.handle(request),
+            Err(e) => {
+                let error = Some(format!("not a request: {e}"));
+                (Answer { error, ..Answer::default() }, Vec::new())
+            }
+        };
+        let mut out = serde_json::to_vec(&answer)?;
+        out.push(b'\n');
+        out.extend(bytes);
+        let mut stream = stream;
+        stream.write_all(&out)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(());
+        }
+    }
+}
