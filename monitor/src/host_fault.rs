@@ -15,8 +15,8 @@ pub struct CacheContext {
     pub code: Range<u64>,
     /// Where faults go.
     pub exit_fault: u64,
-    /// The inaccessible page below the return stack.
-    pub return_guard: Range<u64>,
+    /// The inaccessible pages below the return stacks.
+    pub return_guards: [Range<u64>; 2],
     /// The processor's state.
     pub state: *mut GuestState,
 }
@@ -110,7 +110,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut c
             let address = regs[libc::REG_CR2 as usize] as u64;
             let trapno = regs[libc::REG_TRAPNO as usize] as u32;
             let state = &mut *ours.state;
-            if trapno == 14 && ours.return_guard.contains(&address) {
+            if trapno == 14 && ours.return_guards.iter().any(|g| g.contains(&address)) {
                 // The return stack is full: forget it and push again at the top.
                 regs[libc::REG_RSP as usize] = state.return_stack_top as i64;
                 return;

@@ -247,7 +247,7 @@ impl CodeBuf {
     /// Binds a short branch here; it must be in the same half and within 127 bytes.
     pub fn bind_short(&mut self, branch: u32) {
         let distance = self.pos() - branch;
-        debug_assert!(distance < 128);
+        assert!(distance < 128, "a short branch is too long");
         self.cur()[branch as usize - 1] = distance as u8;
     }
 

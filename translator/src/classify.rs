@@ -61,8 +61,10 @@ pub enum Class {
 pub enum Unit {
     /// None.
     Integer,
-    /// x87 or MMX.
+    /// x87.
     X87,
+    /// MMX and 3DNow!.
+    Mmx,
     /// WAIT.
     Wait,
     /// SSE registers.
@@ -145,9 +147,8 @@ fn unit_of(code: Code) -> Unit {
     let mut unit = Unit::Integer;
     for f in code.cpuid_features() {
         let this = match f {
-            F::FPU | F::FPU287 | F::FPU287XL_ONLY | F::FPU387 | F::FPU387SL_ONLY | F::MMX | F::D3NOW | F::D3NOWEXT => {
-                Unit::X87
-            }
+            F::FPU | F::FPU287 | F::FPU287XL_ONLY | F::FPU387 | F::FPU387SL_ONLY => Unit::X87,
+            F::MMX | F::D3NOW | F::D3NOWEXT => Unit::Mmx,
             F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::SSE4A | F::AES | F::PCLMULQDQ
             | F::SHA | F::GFNI => Unit::Sse,
             F::AVX | F::AVX2 | F::F16C | F::FMA | F::FMA4 | F::XOP | F::VAES | F::VPCLMULQDQ => Unit::Avx,

@@ -7,7 +7,7 @@ use crate::state::{GuestState, SegClass, SegReg, cr0, cr4, eflags};
 ///
 /// Bits: 0-1 CPL; 2 protected; 3 V8086; 4 CS.D (32-bit code); 5 SS.B (32-bit stack); 6 TF;
 /// 7 CR0.EM or TS (x87 traps); 8 CR0.TS (MMX/SSE trap); 9 OSFXSR; 10 OSXSAVE with AVX in XCR0;
-/// 11 single-instruction unit; 12 CR0.MP and TS (WAIT traps); 16-17 class of ES; 18-19 of CS;
+/// 11 single-instruction unit; 12 CR0.MP and TS (WAIT traps); 13 CR0.EM; 16-17 class of ES; 18-19 of CS;
 /// 20-21 of SS; 22-23 of DS. FS and GS are checked at run time in protected mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -25,6 +25,7 @@ impl Mode {
     const AVX: u32 = 1 << 10;
     const STEP: u32 = 1 << 11;
     const WAIT_TRAPS: u32 = 1 << 12;
+    const EM: u32 = 1 << 13;
 
     /// The mode that `st` is in.
     #[must_use]
@@ -41,6 +42,8 @@ impl Mode {
         m |= bit(st.cr0 & cr0::EM == 0 && st.cr4 & cr4::OSFXSR != 0, Self::SSE);
         m |= bit(st.cr4 & cr4::OSXSAVE != 0 && st.xcr0 & 6 == 6, Self::AVX);
         m |= bit(st.cr0 & (cr0::MP | cr0::TS) == cr0::MP | cr0::TS, Self::WAIT_TRAPS);
+        m |= bit(st.cr0 & cr0::EM != 0, Self::EM);
+        m |= bit(st.breakpoints_armed(), Self::STEP);
         for (shift, reg) in [(16, SegReg::Es), (18, SegReg::Cs), (20, SegReg::Ss), (22, SegReg::Ds)] {
             m |= (st.segment(reg).class as u32) << shift;
         }
@@ -97,7 +100,12 @@ impl Mode {
     pub const fn x87_traps(self) -> bool {
         self.0 & Self::X87_TRAPS != 0
     }
-    /// SSE and AVX instructions raise #NM.
+    /// CR0.EM: MMX instructions raise #UD.
+    #[must_use]
+    pub const fn emulation(self) -> bool {
+        self.0 & Self::EM != 0
+    }
+    /// MMX, SSE and AVX instructions raise #NM.
     #[must_use]
     pub const fn simd_traps(self) -> bool {
         self.0 & Self::TS != 0

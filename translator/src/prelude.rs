@@ -4,7 +4,7 @@
 //! r8-r11, r13, r14 are scratch; helper thunks preserve r8 and r11. `GuestState::host_rsp` is the monitor's stack, 16-byte aligned.
 
 use crate::asm::{CodeBuf, Half};
-use crate::helper::Helper;
+use crate::helper::{Helper, TRANSFER};
 use crate::state::{ExitKind, GuestState, eflags};
 use dynasmrt::{DynasmApi, dynasm};
 
@@ -41,8 +41,11 @@ pub struct Stubs {
     pub exit_fault: u64,
     /// Jump-cache miss: r13 is the target.
     pub jump_miss: u64,
-    /// Return-address mismatch or empty return stack, for each table: looks r13 up.
+    /// Return-address mismatch, for each table: looks r13 up. The host stack stays as it is: a
+    /// guest that replaces its return address (a retpoline) keeps its outer frames.
     pub return_lookup: [u64; 2],
+    /// What the return stack of each table holds at its top: starts anew there, looks r13 up.
+    pub return_underflow: [u64; 2],
     /// Helper thunks.
     pub callout: u64,
     /// Soft read: r13 linear, r9d EIP, r10d info; r14 = delta on return.
@@ -140,7 +143,10 @@ fn leave(c: &mut CodeBuf) {
 fn exit(c: &mut CodeBuf, kind: ExitKind) {
     save_guest(c);
     save_fpu(c);
-    dynasm!(c ; .arch x64 ; mov DWORD [r15 + off!(exit_kind)], kind as i32);
+    dynasm!(c ; .arch x64
+        ; mov [r15 + off!(cache_rsp)], rsp
+        ; mov DWORD [r15 + off!(exit_kind)], kind as i32
+    );
     leave(c);
 }
 
@@ -158,10 +164,18 @@ fn thunk(c: &mut CodeBuf, helper: Helper, result: ThunkResult) {
         ; call QWORD [r15 + entry]
         ; test eax, eax
     );
-    let stay = c.short(0x74);
+    let stay = c.label();
+    c.jcc(0x4, stay);
+    dynasm!(c ; .arch x64 ; cmp eax, TRANSFER as i32);
+    let go = c.short(0x74);
     dynasm!(c ; .arch x64 ; mov DWORD [r15 + off!(exit_kind)], ExitKind::Helper as i32);
     leave(c);
-    c.bind_short(stay);
+    c.bind_short(go);
+    dynasm!(c ; .arch x64 ; mov rsp, [r15 + off!(cache_rsp)]);
+    load_flags(c);
+    load_guest(c);
+    dynasm!(c ; .arch x64 ; mov r13d, [r15 + off!(rip)] ; jmp QWORD [r15 + off!(resume_rip)]);
+    c.bind(stay);
     dynasm!(c ; .arch x64 ; mov rsp, [r15 + off!(cache_rsp)] ; test r14d, r14d);
     let no_fpu = c.short(0x74);
     xrstor(c);
@@ -201,8 +215,7 @@ pub fn emit(c: &mut CodeBuf, base: u64) -> Stubs {
         ; push rbx ; push rbp ; push r12 ; push r13 ; push r14 ; push r15 ; sub rsp, 8
         ; mov r15, rdi ; mov r14, rsi
         ; mov [r15 + off!(host_rsp)], rsp
-        ; mov rsp, [r15 + off!(return_stack_top)]
-        ; mov rax, [r15 + off!(return_sentinel)] ; mov [rsp], rax
+        ; mov rsp, [r15 + off!(cache_rsp)]
     );
     load_flags(c);
     load_guest(c);
@@ -238,7 +251,6 @@ pub fn emit(c: &mut CodeBuf, base: u64) -> Stubs {
         ; mov [r15 + gpr_off(8)], r8 ; mov [r15 + gpr_off(9)], r9
         ; mov [r15 + gpr_off(10)], r10 ; mov [r15 + gpr_off(11)], r11
         ; mov [r15 + gpr_off(13)], r13 ; mov [r15 + gpr_off(14)], r14
-        ; mov [r15 + off!(cache_rsp)], rsp
         ; mov r8d, [r15 + off!(fpu_live)] ; mov [r15 + off!(resume_fpu)], r8d
     );
     exit(c, ExitKind::Fault);
@@ -248,9 +260,10 @@ pub fn emit(c: &mut CodeBuf, base: u64) -> Stubs {
     exit(c, ExitKind::Indirect);
 
     for table in 0..2 {
-        s.return_lookup[table] = here(c);
+        s.return_underflow[table] = here(c);
+        dynasm!(c ; .arch x64 ; mov rsp, [r15 + off!(return_stack_top)]);
+        s.return_lookup[table] = base + u64::from(c.pos());
         dynasm!(c ; .arch x64
-            ; mov rsp, [r15 + off!(return_stack_top)]
             ; movzx r14d, r13w
             ; jmp QWORD [r15 + r14 * 8 + jump_cache_off(table)]
         );

@@ -206,6 +206,14 @@ pub mod eflags {
     pub const SYS: u32 = TF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
 }
 
+/// Values of [`GuestState::interrupt_shadow`]. Intel SDM vol. 3A, 6.8.
+pub mod shadow {
+    /// After STI with IF clear: interrupts wait for one instruction.
+    pub const STI: u8 = 1;
+    /// After MOV SS and POP SS: debug exceptions wait too.
+    pub const SS: u8 = 2;
+}
+
 /// CR0 bits. Intel SDM vol. 3A, 2.5.
 pub mod cr0 {
     /// Protection enable.
@@ -392,7 +400,7 @@ pub struct GuestState {
     pub sys_flags: u32,
     /// IF: 0 or 1.
     pub if_flag: u8,
-    /// 1 while interrupts are held off for one instruction after STI, MOV SS or POP SS.
+    /// Not 0 while interrupts are held off for one instruction: [`shadow::STI`] or [`shadow::SS`].
     pub interrupt_shadow: u8,
     /// Current privilege level.
     pub cpl: u8,
@@ -430,10 +438,12 @@ pub struct GuestState {
     pub host_rsp: u64,
     /// Cache-side stack pointer while Rust code runs.
     pub cache_rsp: u64,
-    /// Address of the sentinel at the top of the return stack.
+    /// Address of the sentinel at the top of the current return stack.
     pub return_stack_top: u64,
-    /// Host address that the sentinel holds: the jump-cache lookup of the current table.
-    pub return_sentinel: u64,
+    /// The same for each table's return stack.
+    pub return_tops: [u64; 2],
+    /// Stack pointer of each table's return stack while the other one runs.
+    pub return_rsp: [u64; 2],
     /// Step of string instructions: 1, or -1 (as 64 bits) while DF is set.
     pub string_step: i64,
     /// Address that polls load from: [`GuestState::poll_target`] or an unmapped page. Atomic.
@@ -597,6 +607,12 @@ impl GuestState {
     pub fn v86(&self) -> bool {
         self.sys_flags & eflags::VM != 0
     }
+    /// True while DR7 enables a breakpoint: then every instruction is a unit of its own, and the
+    /// run loop looks between them.
+    #[must_use]
+    pub fn breakpoints_armed(&self) -> bool {
+        self.dr[7] & 0xff != 0
+    }
     /// The I/O privilege level, 0-3.
     #[must_use]
     pub fn iopl(&self) -> u8 {
@@ -610,7 +626,20 @@ impl GuestState {
 
     /// Loads a segment register's visible and hidden part and derives its class. Every change of
     /// a segment goes through here. Does not touch CPL.
-    pub fn set_segment(&mut self, reg: SegReg, mut value: Segment) {
+    #[inline]
+    pub fn set_segment(&mut self, reg: SegReg, value: Segment) {
+        let old = &self.seg[reg as usize];
+        let same = old.base == value.base
+            && old.limit == value.limit
+            && old.selector == value.selector
+            && old.attr == value.attr
+            && old.usable == value.usable;
+        if !same {
+            self.replace_segment(reg, value);
+        }
+    }
+
+    fn replace_segment(&mut self, reg: SegReg, mut value: Segment) {
         value.class = self.classify(reg, &value);
         self.seg[reg as usize] = value;
         self.refresh_base_pointer(reg);
@@ -620,7 +649,7 @@ impl GuestState {
     pub fn reclassify_segments(&mut self) {
         for reg in SegReg::ALL {
             let value = self.seg[reg as usize];
-            self.set_segment(reg, value);
+            self.replace_segment(reg, value);
         }
     }
 
@@ -699,7 +728,7 @@ impl GuestState {
             ..Msrs::default()
         };
         for reg in SegReg::ALL {
-            self.set_segment(reg, Segment::real(0));
+            self.replace_segment(reg, Segment::real(0));
         }
         let mut cs = Segment::real(0xf000);
         cs.base = 0xffff_0000;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // enters translated code and owns the return stack's mapping
 
 pub mod core;
+pub mod debug;
 mod helpers;
 mod run;
 pub mod stats;
@@ -53,7 +54,8 @@ pub struct Vcpu {
     poll_target: Box<u32>,
 }
 
-/// Host memory of one processor: a poison page, a guard page, and the return stack.
+/// Host memory of one processor: a poison page, then a guard page and a return stack for each
+/// jump-cache table.
 struct Area {
     base: u64,
     len: u64,
@@ -61,7 +63,7 @@ struct Area {
 
 impl Area {
     fn new() -> io::Result<Self> {
-        let len = 2 * HOST_PAGE + RETURN_STACK;
+        let len = HOST_PAGE + 2 * (HOST_PAGE + RETURN_STACK);
         // SAFETY: a new mapping at an address of the kernel's choice.
         let p = unsafe {
             libc::mmap(
@@ -77,23 +79,35 @@ impl Area {
             return Err(io::Error::last_os_error());
         }
         let area = Self { base: p as u64, len };
-        // SAFETY: the stack part of the mapping above.
-        let r = unsafe {
-            libc::mprotect(
-                area.stack().start as *mut c_void,
-                RETURN_STACK as usize,
-                libc::PROT_READ | libc::PROT_WRITE,
-            )
-        };
-        if r < 0 { Err(io::Error::last_os_error()) } else { Ok(area) }
+        for table in 0..2 {
+            let start = area.stack(table).start;
+            // SAFETY: a stack part of the mapping above.
+            let r = unsafe {
+                libc::mprotect(start as *mut c_void, RETURN_STACK as usize, libc::PROT_READ | libc::PROT_WRITE)
+            };
+            if r < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(area)
     }
 
-    fn guard(&self) -> Range<u64> {
-        self.base + HOST_PAGE..self.base + 2 * HOST_PAGE
+    fn guard(&self, table: u64) -> Range<u64> {
+        let start = self.base + HOST_PAGE + table * (HOST_PAGE + RETURN_STACK);
+        start..start + HOST_PAGE
     }
 
-    fn stack(&self) -> Range<u64> {
-        self.base + 2 * HOST_PAGE..self.base + self.len
+    fn stack(&self, table: u64) -> Range<u64> {
+        let start = self.guard(table).end;
+        start..start + RETURN_STACK
+    }
+
+    /// Address of the sentinel of a table's stack; `lookup` is what it holds.
+    fn sentinel(&self, table: u64, lookup: u64) -> u64 {
+        let top = self.stack(table).end - 64;
+        // SAFETY: inside the stack's writable mapping, aligned, and nothing else refers to it.
+        unsafe { (top as *mut u64).write(lookup) };
+        top
     }
 }
 
@@ -127,7 +141,11 @@ impl Vcpu {
         st.poison = poison.segment;
         st.poll_target = &raw const *poll_target as u64;
         st.poll_ptr = st.poll_target;
-        st.return_stack_top = area.stack().end - 64;
+        for table in 0..2 {
+            let top = area.sentinel(table as u64, translator.stubs().return_underflow[table]);
+            st.return_tops[table] = top;
+            st.return_rsp[table] = top;
+        }
         st.window_base = mmu.window.base();
         st.host_mxcsr = 0x1f80;
         st.xsave_mask = if model.xcr0_bits() & 4 != 0 { 7 } else { 3 };
@@ -149,9 +167,12 @@ impl Vcpu {
             mode: Mode::default(),
             leave: false,
             completed: false,
+            repeating: false,
+            debug: debug::Debugger::default(),
             shutdown: false,
             table_owner: [None; 2],
             filled: [Vec::new(), Vec::new()],
+            forget_returns: [false; 2],
             non_global_code: false,
             code_pages: vec![0; (1 << 20) / 64],
             code_writes: HashMap::new(),
@@ -206,10 +227,13 @@ impl Vcpu {
         core.translator.flush(st);
         for table in 0..2 {
             core.filled[table].clear();
+            core.forget_returns[table] = true;
             core.table_owner[table] = None;
         }
         core.code_pages.fill(0);
         core.shutdown = false;
+        core.repeating = false;
+        core.debug = debug::Debugger::default();
     }
 
     /// Registers this thread for host signals and as the one to wake.
@@ -225,7 +249,7 @@ impl Vcpu {
         Registration::new(CacheContext {
             code: self.core.translator.range(),
             exit_fault: self.core.translator.stubs().exit_fault,
-            return_guard: self.area.guard(),
+            return_guards: [self.area.guard(0), self.area.guard(1)],
             state: self.shared.as_ptr(),
         })
     }

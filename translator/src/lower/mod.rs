@@ -27,6 +27,8 @@ pub struct Site {
     pub insn: Instruction,
     /// Exception to raise instead of executing it.
     pub trap: Option<Trap>,
+    /// It is the last of its unit: an interrupt shadow reaches beyond the unit.
+    pub last: bool,
 }
 
 /// Exceptions that the mode alone implies.
@@ -116,6 +118,8 @@ pub struct Lower<'a> {
     pub(crate) terminal: bool,
     /// The instruction is in the shadow of an STI: no poll before it.
     pub(crate) in_shadow: bool,
+    /// The instruction is the last of the unit.
+    pub(crate) last: bool,
 }
 
 impl<'a> Lower<'a> {
@@ -147,6 +151,7 @@ impl<'a> Lower<'a> {
             fpu_loaded: false,
             terminal: false,
             in_shadow: false,
+            last: false,
         }
     }
 
@@ -164,7 +169,8 @@ impl<'a> Lower<'a> {
         }
         let body = self.c().here();
         let mut open = true;
-        for s in insns {
+        for (i, s) in insns.iter().enumerate() {
+            self.last = i + 1 == insns.len();
             self.eip = s.insn.ip32();
             self.next_eip = s.insn.next_ip32();
             if !self.unit.mode.code32() {
@@ -267,6 +273,8 @@ impl<'a> Lower<'a> {
             Unit::Integer => return None,
             Unit::Wait => mode.wait_traps().then_some(Trap::DeviceNotAvailable),
             Unit::X87 => mode.x87_traps().then_some(Trap::DeviceNotAvailable),
+            Unit::Mmx if mode.emulation() => Some(Trap::Undefined),
+            Unit::Mmx => mode.simd_traps().then_some(Trap::DeviceNotAvailable),
             Unit::Sse if !mode.sse() => Some(Trap::Undefined),
             Unit::Avx if !mode.avx() => Some(Trap::Undefined),
             Unit::Sse | Unit::Avx => mode.simd_traps().then_some(Trap::DeviceNotAvailable),
@@ -300,7 +308,7 @@ impl<'a> Lower<'a> {
     /// Calls the monitor to execute this instruction.
     pub(crate) fn callout(&mut self, insn: &Instruction, trap: Option<Trap>) {
         let site = self.unit.site_base + self.s.sites.len() as u32;
-        self.s.sites.push(Site { insn: *insn, trap });
+        self.s.sites.push(Site { insn: *insn, trap, last: self.last });
         let thunk = self.c_stubs.callout;
         let c = self.c();
         c.mov_imm(reg::R9, site);

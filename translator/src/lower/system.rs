@@ -31,9 +31,10 @@ impl Lower<'_> {
         }
     }
 
-    /// STI: sets IF; if an event waits, the monitor takes it after the next instruction.
+    /// STI: sets IF; if an event waits, the monitor takes it after the next instruction. So it does
+    /// where the next instruction is not in this unit, since events are taken between units.
     pub(crate) fn sti(&mut self, insn: &Instruction) {
-        if !self.may_change_if() {
+        if !self.may_change_if() || self.last {
             self.callout(insn, None);
             return;
         }
