@@ -294,13 +294,12 @@ main:
         mov dword [0x147ffffc], 0x4711
         mov dword [pd + 0x53 * 4], 0x800000 + (P | W | PS)
         EQ "last dword of a 4 MiB page, by another", [0x14fffffc], 0x4711
-        mov dword [pd + 0x52 * 4], 0x400000 + (P | W | PS)
+        mov dword [pd + 0x52 * 4], 0x800000 + (P | W | PS)
         mov dword [0x147ffffe], 0x12345678
-        movzx eax, word [0x400000]
+        movzx eax, word [0x14800000]
         EQ "across two 4 MiB pages", eax, 0x1234
-        mov dword [0x400000], pt0 + (P | W | U)
-        mov dword [pd], pt0 + (P | W | U)
-        FLUSH
+        movzx eax, word [0x14fffffe]
+        EQ "... and its low half", eax, 0x5678
 .no_pse:
 
 ; ---- page faults leave registers alone

@@ -1,7 +1,7 @@
 //! What processor semantics need from the rest of the machine: linear memory, ports, time.
 
 use crate::cpu::fault::Fault;
-use ring3_translator::addr::LinAddr;
+use ring3_translator::addr::{LinAddr, PhysAddr};
 use ring3_translator::state::GuestState;
 
 /// What a memory access does.
@@ -56,6 +56,18 @@ pub trait Env {
     /// #PF as the access itself would raise.
     fn probe(&mut self, st: &mut GuestState, at: LinAddr, len: u32, access: Access, who: Privilege)
     -> Result<(), Fault>;
+    /// The physical address behind `at` if an access of this kind reaches ordinary RAM there, which
+    /// has no side effects (sets A, and D for writes); `None` if it is no RAM, is not known to be,
+    /// or would fault.
+    fn ram_address(
+        &mut self,
+        _st: &mut GuestState,
+        _at: LinAddr,
+        _access: Access,
+        _who: Privilege,
+    ) -> Option<PhysAddr> {
+        None
+    }
     /// Drops TLB entries.
     fn flush_tlb(&mut self, st: &mut GuestState, what: TlbFlush);
     /// Drops the entries of one page (INVLPG).

@@ -8,7 +8,7 @@ use crate::cpu::stack::OperandSize;
 use crate::cpu::stackops::StackPointer;
 use crate::cpu::{far, operand, segment};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
-use ring3_translator::state::{GuestState, SegReg};
+use ring3_translator::state::{GuestState, SegReg, shadow};
 
 /// MOV r/m16, Sreg: a 32-bit register is zero-extended, memory receives 16 bits.
 /// # Errors
@@ -32,7 +32,7 @@ pub fn mov_to_sreg<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction)
     let selector = operand::read_rm(st, env, insn, 1, 2)? as u16;
     segment::load_segment(st, env, reg, selector)?;
     if reg == SegReg::Ss {
-        st.interrupt_shadow = 1;
+        st.interrupt_shadow = shadow::SS;
     }
     Ok(Flow::Next)
 }
@@ -74,7 +74,7 @@ pub fn pop_sreg<E: Env>(
     segment::load_segment(st, env, reg, selector)?;
     sp.commit(st);
     if reg == SegReg::Ss {
-        st.interrupt_shadow = 1;
+        st.interrupt_shadow = shadow::SS;
     }
     Ok(Flow::Next)
 }

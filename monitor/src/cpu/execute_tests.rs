@@ -139,7 +139,7 @@ fn segment_registers_move_with_shadow_zero_extension_and_checks() {
     assert_eq!(run(&mut st, &mut env, &[0x8e, 0xe0]), Ok(Flow::Next)); // mov fs, eax
     assert_eq!((st.segment(SegReg::Fs).selector, st.interrupt_shadow), (DATA0, 0));
     assert_eq!(run(&mut st, &mut env, &[0x8e, 0xd0]), Ok(Flow::Next)); // mov ss, eax
-    assert_eq!(st.interrupt_shadow, 1);
+    assert_eq!(st.interrupt_shadow, 2);
     st.set_reg32(gpr::CX, 0xffff_ffff);
     assert_eq!(run(&mut st, &mut env, &[0x8c, 0xc9]), Ok(Flow::Next)); // mov ecx, cs
     assert_eq!(st.reg32(gpr::CX), u32::from(CODE0));
@@ -165,7 +165,7 @@ fn push_and_pop_of_segments_use_the_operand_size() {
     assert_eq!(run(&mut st, &mut env, &[0x66, 0x1e]), Ok(Flow::Next)); // push ds, 16-bit
     assert_eq!((st.reg32(gpr::SP), env.get16(0x7ffa)), (0x7ffa, DATA0));
     assert_eq!(run(&mut st, &mut env, &[0x66, 0x17]), Ok(Flow::Next)); // pop ss, 16-bit
-    assert_eq!((st.reg32(gpr::SP), st.interrupt_shadow), (0x7ffc, 1));
+    assert_eq!((st.reg32(gpr::SP), st.interrupt_shadow), (0x7ffc, 2));
     env.put32(0x7ffc, 0);
     faults(&mut st, &mut env, &[0x17], Fault::gp(0)); // pop ss, null selector
     assert_eq!(run(&mut st, &mut env, &[0x07]), Ok(Flow::Next)); // pop es, null selector

@@ -4,8 +4,9 @@
 use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::execute::Flow;
 use crate::cpu::fault::Fault;
-use crate::cpu::operand::{self, load, store};
+use crate::cpu::operand::{self, load, probe_store, store};
 use crate::cpu::segment;
+use crate::cpu::stack::{OperandSize, Stack};
 use iced_x86::{Instruction, OpKind};
 use ring3_translator::state::{GuestState, SegReg, gpr};
 
@@ -133,14 +134,21 @@ pub fn pop<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u
 
 /// PUSHA and PUSHAD; `size` is 2 or 4.
 /// # Errors
-/// Stack faults; memory below the stack pointer may have changed then, as on hardware.
+/// Stack faults; nothing was written then.
 pub fn pusha<E: Env>(st: &mut GuestState, env: &mut E, size: u32) -> Result<Flow, Fault> {
-    let mut sp = StackPointer::of(st);
-    for n in 0..8 {
-        let value = st.reg32(n);
-        sp.push(st, env, size, value)?;
+    let width = if size == 4 { OperandSize::Dword } else { OperandSize::Word };
+    let mut stack = Stack::current(st);
+    let values: [u32; 8] = core::array::from_fn(|n| st.reg32(n));
+    if let Err(fault) = stack.push_all(st, env, width, values) {
+        // The fault is that of the first slot that cannot be pushed, from above.
+        let mut sp = StackPointer::of(st);
+        for _ in 0..8 {
+            sp.add(size.wrapping_neg());
+            probe_store(st, env, SegReg::Ss, sp.offset(), size)?;
+        }
+        return Err(fault);
     }
-    sp.commit(st);
+    stack.commit(st);
     Ok(Flow::Next)
 }
 

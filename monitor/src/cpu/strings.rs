@@ -199,8 +199,8 @@ pub fn execute<E: Env>(
         run.element(st, env)?;
         return Ok(Flow::Next);
     }
-    let budget = if st.sys_flags & eflags::TF != 0 {
-        1 // a single step ends after each element
+    let budget = if st.sys_flags & eflags::TF != 0 || st.breakpoints_armed() {
+        1 // a single step ends after each element, and a watched one is looked for
     } else if op.uses_port() {
         PORT_BUDGET / size
     } else {

@@ -3,11 +3,11 @@
 //! A run stays within one page of the source and of the destination, and is attempted only where
 //! the result equals that of one element after another:
 //! - MOVS: copying `n` bytes at once is the same as element by element unless the destination
-//!   starts inside the source. Two linear pages may be one physical page, so the distance is taken
-//!   modulo the page size: a run is never longer than it.
+//!   starts inside the source. In RAM that is decided by physical addresses, since two linear
+//!   pages may be one physical page.
 //! - Device memory: a read may have a side effect that the following write uses (the VGA's
 //!   latches). Source and destination then lie in one aperture of 128 KiB, so closer copies are
-//!   done by elements unless paging is off and the addresses are not the VGA's.
+//!   done by elements. Farther ones go by the distance modulo the page size.
 //! - Comparisons read both sides ahead within the page and stop at the deciding element.
 //! - Any failed check or page fault falls back to elements, which find the exact one.
 
@@ -16,7 +16,7 @@ use crate::cpu::fault::Fault;
 use crate::cpu::segment;
 use crate::cpu::strings::{StringInsn, StringOp};
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
-use ring3_translator::state::{GuestState, SegReg, cr0, gpr};
+use ring3_translator::state::{GuestState, SegReg, gpr};
 
 const PAGE: u32 = PAGE_SIZE as u32;
 /// Bytes that a comparison reads ahead at most.
@@ -47,14 +47,19 @@ fn checked(
 }
 
 /// The most bytes that MOVS may copy at once from `from` to `to`.
-fn copy_limit(st: &GuestState, from: LinAddr, to: LinAddr) -> u32 {
+fn copy_limit<E: Env>(st: &mut GuestState, env: &mut E, from: LinAddr, to: LinAddr) -> u32 {
+    let who = Privilege::of(st);
+    if let Some(source) = env.ram_address(st, from, Access::Read, who)
+        && let Some(destination) = env.ram_address(st, to, Access::Write, who)
+    {
+        return match destination.0.wrapping_sub(source.0) {
+            distance @ 1..PAGE_SIZE if source.page() == destination.page() => distance as u32,
+            _ => PAGE,
+        };
+    }
     let (from, to) = (from.0 as u32, to.0 as u32);
     if from.abs_diff(to) < VGA_BYTES {
-        // Bit 20 is ignored because the A20 gate may be closed.
-        let vga = |a: u32| (a & !0x10_0000) >> 17 == 0xa_0000 >> 17;
-        if st.cr0 & cr0::PG != 0 || vga(from) || vga(to) {
-            return 0;
-        }
+        return 0;
     }
     match to.wrapping_sub(from) % PAGE {
         0 => PAGE,
@@ -142,7 +147,7 @@ pub fn chunk<E: Env>(st: &mut GuestState, env: &mut E, run: &StringInsn, most: u
         to = at;
     }
     if run.op == StringOp::Movs {
-        n = n.min(copy_limit(st, from, to) / run.size);
+        n = n.min(copy_limit(st, env, from, to) / run.size);
     }
     if n < 2
         || (run.op.uses_source() && checked(st, run, run.source, si, n, Access::Read).is_none())

@@ -6,7 +6,7 @@
 use crate::cpu::descriptor::Descriptor;
 use crate::cpu::env::{Access, Env, Privilege, TlbFlush};
 use crate::cpu::fault::Fault;
-use ring3_translator::addr::LinAddr;
+use ring3_translator::addr::{LinAddr, PhysAddr};
 use ring3_translator::state::{GuestState, SegReg, TableReg, cr0, gpr};
 use ring3_translator::state_box::StateBox;
 
@@ -158,6 +158,17 @@ impl Env for FlatEnv {
         who: Privilege,
     ) -> Result<(), Fault> {
         self.check(at, len as usize, access == Access::Write, who)
+    }
+    fn ram_address(
+        &mut self,
+        _: &mut GuestState,
+        at: LinAddr,
+        access: Access,
+        who: Privilege,
+    ) -> Option<PhysAddr> {
+        let vga = 0xa_0000..0xc_0000;
+        let ram = self.check(at, 1, access == Access::Write, who).is_ok() && !vga.contains(&at.0);
+        ram.then_some(PhysAddr(at.0))
     }
     fn flush_tlb(&mut self, _: &mut GuestState, what: TlbFlush) {
         self.flushes.push(what);
