@@ -13,6 +13,8 @@ use std::io;
 pub struct CacheContext {
     /// Host addresses of translated code.
     pub code: Range<u64>,
+    /// The fixed code in it: thunks and exits.
+    pub fixed: Range<u64>,
     /// Where faults go.
     pub exit_fault: u64,
     /// The inaccessible pages below the return stacks.
@@ -111,8 +113,15 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut c
             let trapno = regs[libc::REG_TRAPNO as usize] as u32;
             let state = &mut *ours.state;
             if trapno == 14 && ours.return_guards.iter().any(|g| g.contains(&address)) {
-                // The return stack is full: forget it and push again at the top.
-                regs[libc::REG_RSP as usize] = state.return_stack_top as i64;
+                // The return stack is full: forget it and push again at the top. A thunk keeps the
+                // one frame it will return by; it is what RSP points to.
+                let mut top = state.return_stack_top;
+                if ours.fixed.contains(&rip) {
+                    let frame = (regs[libc::REG_RSP as usize] as *const u64).read();
+                    top -= 8;
+                    (top as *mut u64).write(frame);
+                }
+                regs[libc::REG_RSP as usize] = top as i64;
                 return;
             }
             state.fault = HostFault { rip, addr: address, trapno, err: regs[libc::REG_ERR as usize] as u32 };

@@ -248,6 +248,7 @@ impl Vcpu {
         }
         Registration::new(CacheContext {
             code: self.core.translator.range(),
+            fixed: self.core.translator.range().start..self.core.translator.stubs().end,
             exit_fault: self.core.translator.stubs().exit_fault,
             return_guards: [self.area.guard(0), self.area.guard(1)],
             state: self.shared.as_ptr(),
