@@ -117,7 +117,9 @@ impl Case {
             Rng::new(self.fill).fill(&mut memory[code_pages..]);
         }
         let code = self.code();
-        for (at, bytes) in std::iter::once((self.code_at, &code)).chain(self.patches.iter().map(|(a, b)| (*a, b))) {
+        for (at, bytes) in
+            std::iter::once((self.code_at, &code)).chain(self.patches.iter().map(|(a, b)| (*a, b)))
+        {
             for (i, byte) in bytes.iter().enumerate() {
                 if let Some(at) = layout::offset_of(at.wrapping_add(i as u32)) {
                     memory[at] = *byte;

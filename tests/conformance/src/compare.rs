@@ -42,17 +42,30 @@ pub struct Rules {
 
 /// All differences; empty if the outcomes agree.
 #[must_use]
-pub fn differences(case: &Case, expected: &Outcome, got: &Outcome, rules: Rules) -> Vec<Difference> {
+pub fn differences(
+    case: &Case,
+    expected: &Outcome,
+    got: &Outcome,
+    rules: Rules,
+) -> Vec<Difference> {
     let mut found = Vec::new();
     if matches!(got.stop, Stop::Skipped(_)) {
         return found;
     }
-    let mut note = |what: String, expected: String, got: String| found.push(Difference { what, expected, got });
+    let mut note = |what: String, expected: String, got: String| {
+        found.push(Difference {
+            what,
+            expected,
+            got,
+        })
+    };
     let free = freedom(case, expected);
     let stop_e = normal_stop(&expected.stop, rules, free.address);
     let stop_g = normal_stop(&got.stop, rules, free.address);
-    let near_end = expected.regs.eip.wrapping_add(case.code_base()) > layout::CODE + 2 * layout::PAGE - 15;
-    let any_order = free.order && matches!((&stop_e, &stop_g), (Stop::Trap { .. }, Stop::Trap { .. }));
+    let near_end =
+        expected.regs.eip.wrapping_add(case.code_base()) > layout::CODE + 2 * layout::PAGE - 15;
+    let any_order =
+        free.order && matches!((&stop_e, &stop_g), (Stop::Trap { .. }, Stop::Trap { .. }));
     if stop_e != stop_g && !any_order && !both_right(&stop_e, &stop_g, near_end) {
         note("stop".into(), describe(&stop_e), describe(&stop_g));
     }
@@ -62,25 +75,49 @@ pub fn differences(case: &Case, expected: &Outcome, got: &Outcome, rules: Rules)
     let (e, g) = (&expected.regs, &got.regs);
     let narrow_stack = layout::Descriptor::of(e.seg[seg::SS]).is_some_and(|d| !d.big);
     for (n, name) in GPR.into_iter().enumerate() {
-        let mask = if n == 4 && narrow_stack { 0xffff } else { u32::MAX };
+        let mask = if n == 4 && narrow_stack {
+            0xffff
+        } else {
+            u32::MAX
+        };
         if e.gpr[n] & mask != g.gpr[n] & mask && (n == 4 || !free.registers) {
-            note(name.into(), format!("{:08x}", e.gpr[n] & mask), format!("{:08x}", g.gpr[n] & mask));
+            note(
+                name.into(),
+                format!("{:08x}", e.gpr[n] & mask),
+                format!("{:08x}", g.gpr[n] & mask),
+            );
         }
     }
     if e.eip != g.eip {
-        note("eip".into(), format!("{:08x}", e.eip), format!("{:08x}", g.eip));
+        note(
+            "eip".into(),
+            format!("{:08x}", e.eip),
+            format!("{:08x}", g.eip),
+        );
     }
-    let undefined = if stop_e == Stop::End { case.undefined } else { case.undefined_at_fault };
+    let undefined = if stop_e == Stop::End {
+        case.undefined
+    } else {
+        case.undefined_at_fault
+    };
     let mask = FLAGS & !undefined & if rules.same_cpl { u32::MAX } else { !0x3200 };
     if (e.eflags ^ g.eflags) & mask != 0 {
-        note("eflags".into(), flag_text(e.eflags & mask), flag_text(g.eflags & mask));
+        note(
+            "eflags".into(),
+            flag_text(e.eflags & mask),
+            flag_text(g.eflags & mask),
+        );
     }
     for (n, name) in SEG.into_iter().enumerate() {
         let mask = if rules.same_cpl { 0xffff } else { 0xfffc };
         // The host kernel's IRET clears the RPL of null selectors in data segment registers.
         let both_null = e.seg[n] <= 3 && g.seg[n] <= 3;
         if !both_null && (e.seg[n] ^ g.seg[n]) & mask != 0 {
-            note(name.into(), format!("{:04x}", e.seg[n]), format!("{:04x}", g.seg[n]));
+            note(
+                name.into(),
+                format!("{:04x}", e.seg[n]),
+                format!("{:04x}", g.seg[n]),
+            );
         }
     }
     vector_differences(&expected.vector, &got.vector, rules.components, &mut note);
@@ -109,18 +146,33 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
     if expected.stop == Stop::End {
         return Freedom::default();
     }
-    let offset = expected.regs.eip.wrapping_sub(case.code_at.wrapping_sub(case.code_base())) as usize;
+    let offset = expected
+        .regs
+        .eip
+        .wrapping_sub(case.code_at.wrapping_sub(case.code_base())) as usize;
     let code = case.code();
-    let Some(rest) = code.get(offset..) else { return Freedom::default() };
+    let Some(rest) = code.get(offset..) else {
+        return Freedom::default();
+    };
     let i = Decoder::with_ip(case.width.bits(), rest, 0, DecoderOptions::NONE).decode();
     let far_call = i.is_call_far() || i.is_call_far_indirect();
     Freedom {
         address: far_call
-            || matches!(i.mnemonic(), Retf | Iret | Iretd | Popa | Popad | Fxrstor | Frstor | Fldenv | Bound)
-            || matches!(i.mnemonic(), Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave),
+            || matches!(
+                i.mnemonic(),
+                Retf | Iret | Iretd | Popa | Popad | Fxrstor | Frstor | Fldenv | Bound
+            )
+            || matches!(
+                i.mnemonic(),
+                Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave
+            ),
         order: i.mnemonic() == Retf && i.op_count() == 1,
         registers: matches!(i.mnemonic(), Popa | Popad),
-        memory: far_call || matches!(i.mnemonic(), Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave),
+        memory: far_call
+            || matches!(
+                i.mnemonic(),
+                Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave
+            ),
     }
 }
 
@@ -131,8 +183,22 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
 /// before its last bytes are fetched, or only after (they lie in a missing page).
 fn both_right(expected: &Stop, got: &Stop, near_end: bool) -> bool {
     let wraps = |address: u32| !(0x200..0xffff_fe00).contains(&address);
-    let (Stop::Trap { vector: e, error: 0, .. }, Stop::Trap { vector: g, address, .. }) = (expected, got) else {
-        return near_end && matches!((expected, got), (Stop::Trap { vector: 14, .. }, Stop::Trap { vector: 6, .. }));
+    let (
+        Stop::Trap {
+            vector: e,
+            error: 0,
+            ..
+        },
+        Stop::Trap {
+            vector: g, address, ..
+        },
+    ) = (expected, got)
+    else {
+        return near_end
+            && matches!(
+                (expected, got),
+                (Stop::Trap { vector: 14, .. }, Stop::Trap { vector: 6, .. })
+            );
     };
     match (e, g) {
         (12 | 13, 14) => wraps(*address),
@@ -143,10 +209,22 @@ fn both_right(expected: &Stop, got: &Stop, near_end: bool) -> bool {
 
 fn normal_stop(stop: &Stop, rules: Rules, free_address: bool) -> Stop {
     match *stop {
-        Stop::Trap { vector: 14, error, address } => {
+        Stop::Trap {
+            vector: 14,
+            error,
+            address,
+        } => {
             let ignored = PF_FETCH | if rules.same_cpl { 0 } else { PF_USER };
-            let (address, ignored) = if free_address { (0, ignored | 1) } else { (address, ignored) };
-            Stop::Trap { vector: 14, error: error & !ignored, address }
+            let (address, ignored) = if free_address {
+                (0, ignored | 1)
+            } else {
+                (address, ignored)
+            };
+            Stop::Trap {
+                vector: 14,
+                error: error & !ignored,
+                address,
+            }
         }
         ref other => other.clone(),
     }
@@ -156,13 +234,20 @@ fn normal_stop(stop: &Stop, rules: Rules, free_address: bool) -> Stop {
 #[must_use]
 pub fn describe(stop: &Stop) -> String {
     const NAMES: [&str; 20] = [
-        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15",
-        "#MF", "#AC", "#MC", "#XM",
+        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS",
+        "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM",
     ];
     match stop {
         Stop::End => "reached the end".into(),
-        Stop::Trap { vector, error, address } => {
-            let name = NAMES.get(usize::from(*vector)).copied().unwrap_or("vector?");
+        Stop::Trap {
+            vector,
+            error,
+            address,
+        } => {
+            let name = NAMES
+                .get(usize::from(*vector))
+                .copied()
+                .unwrap_or("vector?");
             match vector {
                 14 => format!("{name}({error:#x}) at {address:08x}"),
                 10..=13 | 17 => format!("{name}({error:#x})"),
@@ -178,17 +263,46 @@ pub fn describe(stop: &Stop) -> String {
 #[must_use]
 pub fn flag_text(flags: u32) -> String {
     const NAMES: [(u32, &str); 13] = [
-        (0, "CF"), (2, "PF"), (4, "AF"), (6, "ZF"), (7, "SF"), (8, "TF"), (9, "IF"), (10, "DF"), (11, "OF"),
-        (12, "IOPL0"), (14, "NT"), (18, "AC"), (21, "ID"),
+        (0, "CF"),
+        (2, "PF"),
+        (4, "AF"),
+        (6, "ZF"),
+        (7, "SF"),
+        (8, "TF"),
+        (9, "IF"),
+        (10, "DF"),
+        (11, "OF"),
+        (12, "IOPL0"),
+        (14, "NT"),
+        (18, "AC"),
+        (21, "ID"),
     ];
-    let set: Vec<&str> = NAMES.iter().filter(|(bit, _)| flags >> bit & 1 != 0).map(|(_, name)| *name).collect();
+    let set: Vec<&str> = NAMES
+        .iter()
+        .filter(|(bit, _)| flags >> bit & 1 != 0)
+        .map(|(_, name)| *name)
+        .collect();
     format!("{:06x} [{}]", flags, set.join(" "))
 }
 
-fn vector_differences(e: &Vector, g: &Vector, components: u64, note: &mut impl FnMut(String, String, String)) {
-    let hex = |b: &[u8]| b.iter().rev().map(|x| format!("{x:02x}")).collect::<String>();
+fn vector_differences(
+    e: &Vector,
+    g: &Vector,
+    components: u64,
+    note: &mut impl FnMut(String, String, String),
+) {
+    let hex = |b: &[u8]| {
+        b.iter()
+            .rev()
+            .map(|x| format!("{x:02x}"))
+            .collect::<String>()
+    };
     if components & 1 != 0 {
-        let words = [("fcw", e.fcw, g.fcw), ("fsw", e.fsw, g.fsw), ("ftw", u16::from(e.ftw), u16::from(g.ftw))];
+        let words = [
+            ("fcw", e.fcw, g.fcw),
+            ("fsw", e.fsw, g.fsw),
+            ("ftw", u16::from(e.ftw), u16::from(g.ftw)),
+        ];
         for (name, a, b) in words {
             if a != b {
                 note(name.into(), format!("{a:04x}"), format!("{b:04x}"));
@@ -201,9 +315,17 @@ fn vector_differences(e: &Vector, g: &Vector, components: u64, note: &mut impl F
         }
     }
     if components & 2 != 0 && e.mxcsr != g.mxcsr {
-        note("mxcsr".into(), format!("{:08x}", e.mxcsr), format!("{:08x}", g.mxcsr));
+        note(
+            "mxcsr".into(),
+            format!("{:08x}", e.mxcsr),
+            format!("{:08x}", g.mxcsr),
+        );
     }
-    let lanes = [(1, 0..16, "xmm"), (2, 16..32, "ymm high "), (6, 32..64, "zmm high ")];
+    let lanes = [
+        (1, 0..16, "xmm"),
+        (2, 16..32, "ymm high "),
+        (6, 32..64, "zmm high "),
+    ];
     for (bit, range, name) in lanes {
         for n in 0..8 {
             let (a, b) = (&e.zmm[n][range.clone()], &g.zmm[n][range.clone()]);
@@ -214,7 +336,11 @@ fn vector_differences(e: &Vector, g: &Vector, components: u64, note: &mut impl F
     }
     for n in 0..8 {
         if components >> 5 & 1 != 0 && e.k[n] != g.k[n] {
-            note(format!("k{n}"), format!("{:x}", e.k[n]), format!("{:x}", g.k[n]));
+            note(
+                format!("k{n}"),
+                format!("{:x}", e.k[n]),
+                format!("{:x}", g.k[n]),
+            );
         }
     }
 }
@@ -222,13 +348,22 @@ fn vector_differences(e: &Vector, g: &Vector, components: u64, note: &mut impl F
 /// Longest list of memory differences.
 const MOST_RUNS: usize = 8;
 
-fn memory_differences(case: &Case, e: &Outcome, g: &Outcome, note: &mut impl FnMut(String, String, String)) {
+fn memory_differences(
+    case: &Case,
+    e: &Outcome,
+    g: &Outcome,
+    note: &mut impl FnMut(String, String, String),
+) {
     if e.memory == g.memory {
         return;
     }
     let compared = |at: usize| {
         let lin = layout::address_of(at);
-        e.memory[at] != g.memory[at] && !case.ignored.iter().any(|(base, len)| lin.wrapping_sub(*base) < *len)
+        e.memory[at] != g.memory[at]
+            && !case
+                .ignored
+                .iter()
+                .any(|(base, len)| lin.wrapping_sub(*base) < *len)
     };
     let (mut at, mut runs) = (0, 0);
     while at < e.memory.len() && runs < MOST_RUNS {
@@ -240,8 +375,18 @@ fn memory_differences(case: &Case, e: &Outcome, g: &Outcome, note: &mut impl FnM
         while at < e.memory.len() && at < start + 16 && compared(at) {
             at += 1;
         }
-        let hex = |m: &[u8]| m[start..at].iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
-        note(format!("[{:08x}]", layout::address_of(start)), hex(&e.memory), hex(&g.memory));
+        let hex = |m: &[u8]| {
+            m[start..at]
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        note(
+            format!("[{:08x}]", layout::address_of(start)),
+            hex(&e.memory),
+            hex(&g.memory),
+        );
         runs += 1;
     }
 }

@@ -16,6 +16,8 @@ pub trait Engine {
     fn run_batch(&mut self, cases: &[Case]) -> Vec<Outcome>;
     /// Runs one case.
     fn run(&mut self, case: &Case) -> Outcome {
-        self.run_batch(std::slice::from_ref(case)).pop().unwrap_or_else(|| Outcome::lost("no outcome"))
+        self.run_batch(std::slice::from_ref(case))
+            .pop()
+            .unwrap_or_else(|| Outcome::lost("no outcome"))
     }
 }

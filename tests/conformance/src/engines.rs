@@ -1,11 +1,16 @@
 //! The engines by name.
 
 use crate::engine::Engine;
+use crate::guest;
 use crate::interpret::Interpreter;
 use crate::native::{Native, NativeError};
 use crate::translated::Translated;
+use crate::vector::XsaveLayout;
+use crate::worker::{Facts, Isolated};
+use ring3_monitor::cpu::cpuid::CpuModel;
 use ring3_monitor::rig::Form;
 use std::io;
+use std::path::Path;
 
 /// Why there is no such engine.
 #[derive(Debug, thiserror::Error)]
@@ -21,26 +26,57 @@ pub enum EngineError {
     Unknown(String),
 }
 
-/// The engine called `name`.
+/// The engines that are compared by default. A second native process is among them: it proves
+/// that the oracle is deterministic and that no state leaks between cases.
+pub const DEFAULT: [&str; 5] = ["native", "interpreter", "window", "soft", "step"];
+
+fn form(name: &str) -> Option<(&'static str, Form)> {
+    match name {
+        "window" => Some(("window", Form::Window)),
+        "soft" => Some(("soft", Form::Soft)),
+        "step" => Some(("step", Form::Step)),
+        _ => None,
+    }
+}
+
+/// The engine called `name` in this process.
 ///
 /// # Errors
 /// [`EngineError`] if there is none or it cannot start.
-pub fn named(name: &str) -> Result<Box<dyn Engine>, EngineError> {
-    match name {
-        "native" => Ok(Box::new(Native::new()?)),
-        "window" => Ok(Box::new(Translated::new(Form::Window)?)),
-        "soft" => Ok(Box::new(Translated::new(Form::Soft)?)),
-        "step" => Ok(Box::new(Translated::new(Form::Step)?)),
-        "interpreter" => Ok(Box::new(Interpreter::new())),
+pub fn direct(name: &str) -> Result<Box<dyn Engine>, EngineError> {
+    match (name, form(name)) {
+        ("native", _) => Ok(Box::new(Native::new()?)),
+        ("interpreter", _) => Ok(Box::new(Interpreter::new())),
+        (_, Some((_, form))) => Ok(Box::new(Translated::new(form)?)),
         _ => Err(EngineError::Unknown(name.into())),
     }
 }
 
-/// All engines that are compared by default. A second native process is among them: it proves
-/// that the oracle is deterministic and that no state leaks between cases.
+/// The engine called `name`; translated engines run in workers that `program` serves.
 ///
 /// # Errors
-/// [`EngineError`] if one cannot start.
-pub fn all() -> Result<Vec<Box<dyn Engine>>, EngineError> {
-    ["native", "interpreter", "window", "soft", "step"].into_iter().map(named).collect()
+/// [`EngineError`] if there is none or it cannot start.
+pub fn named(name: &str, program: &Path) -> Result<Box<dyn Engine>, EngineError> {
+    let Some((name, form)) = form(name) else {
+        return direct(name);
+    };
+    let model = CpuModel::host_default();
+    let facts = Facts {
+        name,
+        user_only: form != Form::Window,
+        components: model.xcr0_bits() & XsaveLayout::host().features,
+        accepts: Box::new(move |case| guest::offers(&model, case)),
+    };
+    Ok(Box::new(Isolated::new(program.into(), facts)))
+}
+
+/// Several engines, by names separated by commas, or `all`.
+///
+/// # Errors
+/// [`EngineError`] if one does not exist or cannot start.
+pub fn list(names: &str, program: &Path) -> Result<Vec<Box<dyn Engine>>, EngineError> {
+    match names {
+        "all" => DEFAULT.into_iter().map(|n| named(n, program)).collect(),
+        names => names.split(',').map(|n| named(n, program)).collect(),
+    }
 }

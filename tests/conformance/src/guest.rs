@@ -6,9 +6,9 @@
 
 use crate::case::{Case, Regs, seg};
 use crate::layout::{self, Descriptor};
+use crate::vector::{Vector, XSAVE_BYTES, XsaveLayout};
 use iced_x86::{Decoder, DecoderOptions};
 use ring3_monitor::cpu::cpuid::CpuModel;
-use crate::vector::{Vector, XSAVE_BYTES, XsaveLayout};
 use ring3_translator::state::{GuestState, SegAttr, SegReg, Segment, TableReg, cr0, cr4, eflags};
 
 /// Bytes of guest memory that are needed.
@@ -47,13 +47,21 @@ pub fn tables(user: bool) -> Vec<(u32, Vec<u8>)> {
     for n in 0..3 {
         high[index(TABLES_AT) + n as usize] = (TABLES + n * layout::PAGE) | WRITABLE | PRESENT;
     }
-    let bytes = |table: &[u32]| table.iter().flat_map(|e| e.to_le_bytes()).collect::<Vec<u8>>();
+    let bytes = |table: &[u32]| {
+        table
+            .iter()
+            .flat_map(|e| e.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
     let mut global = vec![0; 0x80];
     for d in layout::GLOBAL {
         let at = usize::from(d.selector & !7);
         global[at..at + 8].copy_from_slice(&d.encode(3).to_le_bytes());
     }
-    let local = layout::LOCAL.iter().flat_map(|d| d.encode(3).to_le_bytes()).collect();
+    let local = layout::LOCAL
+        .iter()
+        .flat_map(|d| d.encode(3).to_le_bytes())
+        .collect();
     let mut task = vec![0; usize::from(TSS_LIMIT) + 1];
     task[0x66..0x68].copy_from_slice(&0xffffu16.to_le_bytes()); // no I/O permission bitmap
     vec![
@@ -68,7 +76,9 @@ pub fn tables(user: bool) -> Vec<(u32, Vec<u8>)> {
 }
 
 fn segment(selector: u16, dpl: u8) -> Segment {
-    let Some(d) = Descriptor::of(selector).filter(|_| selector > 3) else { return Segment::null(selector) };
+    let Some(d) = Descriptor::of(selector).filter(|_| selector > 3) else {
+        return Segment::null(selector);
+    };
     let attr = 0x10
         | u16::from(d.kind)
         | u16::from(dpl) << 5
@@ -101,7 +111,10 @@ pub fn set_system(st: &mut GuestState, components: u64) {
     st.cr3 = u64::from(DIRECTORY);
     st.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
     st.xcr0 = components;
-    st.gdtr = TableReg { base: u64::from(TABLES_AT), limit: 0x7f };
+    st.gdtr = TableReg {
+        base: u64::from(TABLES_AT),
+        limit: 0x7f,
+    };
     st.idtr = TableReg { base: 0, limit: 0 };
     st.ldtr = system(1, layout::LOCAL.len() as u16 * 8 - 1, 0x82, 0x50);
     st.tr = system(2, TSS_LIMIT, 0x8b, 0x40);
@@ -148,9 +161,14 @@ pub fn table_page_offset(at: u32) -> Option<usize> {
 #[must_use]
 pub fn offers(model: &CpuModel, case: &Case) -> bool {
     let code = case.code();
-    Decoder::with_ip(case.width.bits(), &code, u64::from(case.regs.eip), DecoderOptions::NONE)
-        .iter()
-        .all(|i| i.cpuid_features().iter().all(|f| model.supports(*f)))
+    Decoder::with_ip(
+        case.width.bits(),
+        &code,
+        u64::from(case.regs.eip),
+        DecoderOptions::NONE,
+    )
+    .iter()
+    .all(|i| i.cpuid_features().iter().all(|f| model.supports(*f)))
 }
 
 /// Reads the registers back.

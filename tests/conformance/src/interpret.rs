@@ -62,7 +62,13 @@ impl Memory {
 }
 
 impl Env for Memory {
-    fn read(&mut self, _: &mut GuestState, at: LinAddr, buf: &mut [u8], who: Privilege) -> Result<(), Fault> {
+    fn read(
+        &mut self,
+        _: &mut GuestState,
+        at: LinAddr,
+        buf: &mut [u8],
+        who: Privilege,
+    ) -> Result<(), Fault> {
         self.check(at, buf.len() as u32, false, who)?;
         for (n, byte) in buf.iter_mut().enumerate() {
             let lin = at.add32(n as u32).0 as u32;
@@ -71,7 +77,13 @@ impl Env for Memory {
         }
         Ok(())
     }
-    fn write(&mut self, _: &mut GuestState, at: LinAddr, data: &[u8], who: Privilege) -> Result<(), Fault> {
+    fn write(
+        &mut self,
+        _: &mut GuestState,
+        at: LinAddr,
+        data: &[u8],
+        who: Privilege,
+    ) -> Result<(), Fault> {
         self.check(at, data.len() as u32, true, who)?;
         for (n, byte) in data.iter().enumerate() {
             if let Some(n) = layout::offset_of(at.add32(n as u32).0 as u32) {
@@ -80,7 +92,14 @@ impl Env for Memory {
         }
         Ok(())
     }
-    fn probe(&mut self, _: &mut GuestState, at: LinAddr, len: u32, access: Access, who: Privilege) -> Result<(), Fault> {
+    fn probe(
+        &mut self,
+        _: &mut GuestState,
+        at: LinAddr,
+        len: u32,
+        access: Access,
+        who: Privilege,
+    ) -> Result<(), Fault> {
         self.check(at, len, access == Access::Write, who)
     }
     fn flush_tlb(&mut self, _: &mut GuestState, _: TlbFlush) {}
@@ -113,7 +132,11 @@ impl Interpreter {
         }
         Self {
             st: StateBox::new(),
-            memory: Memory { bytes: Vec::new(), read_only: layout::read_only_page(), tables },
+            memory: Memory {
+                bytes: Vec::new(),
+                read_only: layout::read_only_page(),
+                tables,
+            },
             model: CpuModel::host_default(),
             layout: XsaveLayout::host(),
         }
@@ -132,7 +155,12 @@ impl Interpreter {
             }
         }
         let (regs, vector) = guest::save(&self.st, &self.layout);
-        Outcome { stop, regs, vector, memory: self.memory.bytes.clone() }
+        Outcome {
+            stop,
+            regs,
+            vector,
+            memory: self.memory.bytes.clone(),
+        }
     }
 
     fn step(&mut self, case: &Case) -> Option<Stop> {
@@ -148,7 +176,12 @@ impl Interpreter {
         let mut absent = None;
         let limit = self.st.seg[seg::CS].limit;
         for n in 0..15 {
-            if self.st.eip().checked_add(n).is_none_or(|offset| offset > limit) {
+            if self
+                .st
+                .eip()
+                .checked_add(n)
+                .is_none_or(|offset| offset > limit)
+            {
                 break;
             }
             let at = self.st.eip().wrapping_add(base).wrapping_add(n);
@@ -161,14 +194,22 @@ impl Interpreter {
             }
         }
         let bits = if case.width == Width::Code32 { 32 } else { 16 };
-        let mut decoder = Decoder::with_ip(bits, &code, u64::from(self.st.eip()), DecoderOptions::NONE);
+        let mut decoder =
+            Decoder::with_ip(bits, &code, u64::from(self.st.eip()), DecoderOptions::NONE);
         let insn = decoder.decode();
         if decoder.last_error() == iced_x86::DecoderError::NoMoreBytes && code.len() < 15 {
-            return Some(absent.map_or(Stop::Trap { vector: 13, error: 0, address: 0 }, |address| Stop::Trap {
-                vector: 14,
-                error: 4,
-                address,
-            }));
+            return Some(absent.map_or(
+                Stop::Trap {
+                    vector: 13,
+                    error: 0,
+                    address: 0,
+                },
+                |address| Stop::Trap {
+                    vector: 14,
+                    error: 4,
+                    address,
+                },
+            ));
         }
         let pushes_next = |st: &mut GuestState| st.rip = u64::from(insn.next_ip32());
         match execute(&mut self.st, &mut self.memory, &self.model, &insn) {
@@ -177,9 +218,15 @@ impl Interpreter {
                 None
             }
             Ok(Flow::Jump | Flow::Repeat) => None,
-            Ok(Flow::SoftInterrupt(Event::Software { vector, kind, .. })) if kind != SoftwareKind::IntN => {
+            Ok(Flow::SoftInterrupt(Event::Software { vector, kind, .. }))
+                if kind != SoftwareKind::IntN =>
+            {
                 pushes_next(&mut self.st);
-                Some(Stop::Trap { vector, error: 0, address: 0 })
+                Some(Stop::Trap {
+                    vector,
+                    error: 0,
+                    address: 0,
+                })
             }
             Ok(Flow::Unsupported) => Some(Stop::Skipped("not the interpreter's".into())),
             Ok(other) => Some(Stop::Lost(format!("{other:?}"))),
@@ -197,8 +244,16 @@ impl Default for Interpreter {
 /// A fault as a stop.
 #[must_use]
 pub fn trap(fault: Fault) -> Stop {
-    let address = if fault.vector == Vector::Pf { fault.address.unwrap_or_default() as u32 } else { 0 };
-    Stop::Trap { vector: fault.vector as u8, error: fault.error.unwrap_or_default(), address }
+    let address = if fault.vector == Vector::Pf {
+        fault.address.unwrap_or_default() as u32
+    } else {
+        0
+    };
+    Stop::Trap {
+        vector: fault.vector as u8,
+        error: fault.error.unwrap_or_default(),
+        address,
+    }
 }
 
 impl Engine for Interpreter {
@@ -209,7 +264,6 @@ impl Engine for Interpreter {
         true
     }
     fn accepts(&self, case: &Case) -> bool {
-        
         guest::offers(&self.model, case)
     }
     fn components(&self) -> u64 {

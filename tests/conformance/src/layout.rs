@@ -100,8 +100,23 @@ pub struct Descriptor {
     pub present: bool,
 }
 
-const fn segment(selector: u16, base: u32, limit: u32, pages: bool, big: bool, kind: u8) -> Descriptor {
-    Descriptor { selector, base, limit, pages, big, kind, present: true }
+const fn segment(
+    selector: u16,
+    base: u32,
+    limit: u32,
+    pages: bool,
+    big: bool,
+    kind: u8,
+) -> Descriptor {
+    Descriptor {
+        selector,
+        base,
+        limit,
+        pages,
+        big,
+        kind,
+        present: true,
+    }
 }
 
 /// The local descriptor table. All have DPL 3.
@@ -114,7 +129,15 @@ pub const LOCAL: [Descriptor; 9] = [
     segment(SEL_DOWN, DATA - 0x1000, 0xfff, false, true, 0x7),
     segment(SEL_READ_ONLY, 0, 0xf_ffff, true, true, 0x1),
     segment(SEL_CODE32_BASED, CODE, 0x1fff, false, true, 0xb),
-    Descriptor { selector: SEL_ABSENT, base: 0, limit: 0xf_ffff, pages: true, big: true, kind: 0x3, present: false },
+    Descriptor {
+        selector: SEL_ABSENT,
+        base: 0,
+        limit: 0xf_ffff,
+        pages: true,
+        big: true,
+        kind: 0x3,
+        present: false,
+    },
 ];
 
 /// The flat descriptors of the global table that user code can load.
@@ -127,12 +150,19 @@ impl Descriptor {
     /// The descriptor behind a selector of these tables, whatever its RPL.
     #[must_use]
     pub fn of(selector: u16) -> Option<Self> {
-        LOCAL.into_iter().chain(GLOBAL).find(|d| d.selector | 3 == selector | 3)
+        LOCAL
+            .into_iter()
+            .chain(GLOBAL)
+            .find(|d| d.selector | 3 == selector | 3)
     }
     /// The limit in bytes.
     #[must_use]
     pub const fn byte_limit(&self) -> u32 {
-        if self.pages { self.limit << 12 | 0xfff } else { self.limit }
+        if self.pages {
+            self.limit << 12 | 0xfff
+        } else {
+            self.limit
+        }
     }
     /// The eight bytes of the descriptor as one little-endian number. Intel SDM vol. 3A, 3.4.5.
     #[must_use]
@@ -153,7 +183,11 @@ impl Descriptor {
     pub fn contains(&self, offset: u32, len: u32) -> bool {
         let end = u64::from(offset) + u64::from(len) - 1;
         if self.kind & 0xc == 4 {
-            let top = if self.big { u64::from(u32::MAX) } else { 0xffff };
+            let top = if self.big {
+                u64::from(u32::MAX)
+            } else {
+                0xffff
+            };
             offset > self.byte_limit() && end <= top
         } else {
             end <= u64::from(self.byte_limit())

@@ -27,3 +27,4 @@ pub mod shrink;
 pub mod text;
 pub mod translated;
 pub mod vector;
+pub mod worker;

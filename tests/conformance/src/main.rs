@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ring3_conformance::engines;
+
 use ring3_conformance::native::Native;
 use ring3_conformance::report;
 use ring3_conformance::runner::{self, Options};
+use ring3_conformance::{engines, worker};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Compares translated instructions with the host processor.
 #[derive(Parser)]
@@ -34,12 +35,18 @@ struct Arguments {
     /// Engines to compare with the host, comma-separated.
     #[arg(long, default_value = "all")]
     engines: String,
-    /// Failing cases to keep for each form and engine.
+    /// Failing cases to keep for each mnemonic and engine.
     #[arg(long, default_value_t = 1)]
     keep: usize,
+    /// Seconds for shrinking in all.
+    #[arg(long, default_value_t = 60)]
+    shrinking: u64,
     /// Write each kept failing case to this directory as a golden test.
     #[arg(long)]
     save: Option<PathBuf>,
+    /// Serve cases on standard input with this engine (what isolates an engine uses).
+    #[arg(long, hide = true)]
+    worker: Option<String>,
     /// List every form that is not covered.
     #[arg(long)]
     verbose: bool,
@@ -47,17 +54,37 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let a = Arguments::parse();
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
-    let cases = a.cases.unwrap_or(if a.quick { 3 } else if a.long { 400 } else { 30 });
-    let usual = if a.only.is_some() { 0 } else { cases.saturating_mul(10) };
+    if let Some(name) = &a.worker {
+        worker::serve(engines::direct(name)?.as_mut())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(1, |d| d.as_nanos() as u64);
+    let cases = a.cases.unwrap_or(if a.quick {
+        3
+    } else if a.long {
+        400
+    } else {
+        30
+    });
+    let usual = if a.only.is_some() {
+        0
+    } else {
+        cases.saturating_mul(10)
+    };
     let programs = a.programs.unwrap_or(usual);
-    let options = Options { seed: a.seed.unwrap_or(clock & 0xffff_ffff), cases, only: a.only, step: 1, keep: a.keep };
+    let options = Options {
+        seed: a.seed.unwrap_or(clock & 0xffff_ffff),
+        cases,
+        only: a.only,
+        step: 1,
+        keep: a.keep,
+        shrinking: Duration::from_secs(a.shrinking),
+    };
     println!("seed {}", options.seed);
     let mut oracle = Native::new()?;
-    let mut engines = match a.engines.as_str() {
-        "all" => engines::all()?,
-        names => names.split(',').map(engines::named).collect::<Result<Vec<_>, _>>()?,
-    };
+    let mut engines = engines::list(&a.engines, &std::env::current_exe()?)?;
     let begin = Instant::now();
     let mut results = runner::run(&options, &mut oracle, &mut engines);
     runner::run_programs(&options, programs, &mut oracle, &mut engines, &mut results);
@@ -71,5 +98,9 @@ fn main() -> Result<ExitCode> {
                 .with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    Ok(if results.diverging.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if results.diverging.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

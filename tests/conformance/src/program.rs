@@ -153,8 +153,8 @@ impl Writer<'_> {
                 self.put(&[0x0f, 0x40 | cc, modrm]); // cmovcc
             }
             21 => {
-                let sib = self.rng.below(4) as u8 * 0x40 | b << 3 | self.rng.pick(&WORK);
-                self.put(&[0x8d, 0x84 | a << 3, sib]);
+                let sib = (self.rng.below(4) as u8 * 0x40) | (b << 3) | self.rng.pick(&WORK);
+                self.put(&[0x8d, 0x84 | (a << 3), sib]);
                 self.put32(imm); // lea a, [base + index*scale + imm]
             }
             22 => self.put(&[0x0f, 0xc8 | a]), // bswap
@@ -188,13 +188,21 @@ impl Writer<'_> {
     /// One of the eight two-operand operations: ADD OR ADC SBB AND SUB XOR CMP.
     fn arithmetic(&mut self, op: u8, opcode: impl Fn(u8) -> u8, tail: &[u8]) {
         // An immediate form carries the operation in its ModRM byte.
-        let op = if opcode(op) == 0x81 { tail[0] >> 3 & 7 } else { op };
+        let op = if opcode(op) == 0x81 {
+            tail[0] >> 3 & 7
+        } else {
+            op
+        };
         if op == 2 || op == 3 {
             self.define(CF);
         }
         self.put(&[opcode(op)]);
         self.put(tail);
-        if matches!(op, 1 | 4 | 6) { self.flags(ALL & !AF, AF) } else { self.flags(ALL, 0) }
+        if matches!(op, 1 | 4 | 6) {
+            self.flags(ALL & !AF, AF)
+        } else {
+            self.flags(ALL, 0)
+        }
     }
 
     fn shift(&mut self, r: u8) {
@@ -209,7 +217,11 @@ impl Writer<'_> {
             let count = 1 + self.rng.below(31) as u8;
             self.put(&[0xc1, 0xc0 | op << 3 | r, count]);
             let of = if count == 1 { 0 } else { OF };
-            if op < 4 { self.flags(CF, of) } else { self.flags(ALL & !AF & !OF, AF | of) }
+            if op < 4 {
+                self.flags(CF, of)
+            } else {
+                self.flags(ALL & !AF & !OF, AF | of)
+            }
         }
     }
 
@@ -230,8 +242,15 @@ impl Writer<'_> {
         let count = 1 + self.rng.below(40);
         self.put32(count);
         let (prefix, op) = self.rng.pick(&[
-            (0xf3, 0xa4u8), (0xf3, 0xa5), (0xf3, 0xaa), (0xf3, 0xab), (0xf3, 0xa6), (0xf2, 0xa6), (0xf2, 0xae),
-            (0xf3, 0xaf), (0xf3, 0xad),
+            (0xf3, 0xa4u8),
+            (0xf3, 0xa5),
+            (0xf3, 0xaa),
+            (0xf3, 0xab),
+            (0xf3, 0xa6),
+            (0xf2, 0xa6),
+            (0xf2, 0xae),
+            (0xf3, 0xaf),
+            (0xf3, 0xad),
         ]);
         self.put(&[prefix, op]);
         if matches!(op, 0xa6 | 0xae | 0xaf) {
@@ -268,7 +287,9 @@ impl Writer<'_> {
         while self.code.len() + 60 < limit {
             match self.rng.below(30) {
                 0 | 1 => self.forward_branch(),
-                2 if self.loops < MOST_LOOPS && self.counters < 32 => self.bounded_loop(budget / 3, main),
+                2 if self.loops < MOST_LOOPS && self.counters < 32 => {
+                    self.bounded_loop(budget / 3, main)
+                }
                 3 | 4 if main => self.call(),
                 5 => self.checkpoint(),
                 _ => self.instruction(),
@@ -421,10 +442,19 @@ mod tests {
     #[test]
     fn programs_end_on_the_host_and_log_checkpoints() {
         let mut native = Native::new().unwrap();
-        let cases: Vec<Case> = (1..200).map(|n| make(n * 77, 200 + 22 * n as usize)).collect();
+        let cases: Vec<Case> = (1..200)
+            .map(|n| make(n * 77, 200 + 22 * n as usize))
+            .collect();
         let mut logged = 0;
         for (case, o) in cases.iter().zip(native.run_batch(&cases)) {
-            assert_eq!(o.stop, Stop::End, "{}: {} at {:08x}", case.title, describe(&o.stop), o.regs.eip);
+            assert_eq!(
+                o.stop,
+                Stop::End,
+                "{}: {} at {:08x}",
+                case.title,
+                describe(&o.stop),
+                o.regs.eip
+            );
             let at = layout::offset_of(LOG).unwrap();
             logged += u32::from(o.memory[at..at + 36] != case.memory()[at..at + 36]);
         }

@@ -7,8 +7,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The mnemonic of a form's name.
-fn family(form: &str) -> String {
-    form.split(['_', '@', '/']).next().unwrap_or(form).to_lowercase()
+#[must_use]
+pub fn family(form: &str) -> String {
+    let mut parts = form.split(['_', '@', '/']);
+    let first = parts.next().unwrap_or(form);
+    let encoding = matches!(first, "VEX" | "EVEX" | "XOP" | "D3NOW");
+    parts
+        .next()
+        .filter(|_| encoding)
+        .unwrap_or(first)
+        .to_lowercase()
 }
 
 /// The report as text. `verbose` lists every form that is not covered by name.
@@ -18,9 +26,21 @@ pub fn render(results: &Results, seed: u64, verbose: bool) -> String {
     let _ = writeln!(t, "seed {seed}");
     coverage(&mut t, results, verbose);
     for (engine, cases) in &results.compared {
-        let bad: u32 = results.diverging.iter().filter(|((e, _), _)| e == engine).map(|(_, n)| n).sum();
-        let forms = results.diverging.keys().filter(|(e, _)| e == engine).count();
-        let _ = writeln!(t, "engine {engine}: {cases} cases compared, {bad} diverge in {forms} forms");
+        let bad: u32 = results
+            .diverging
+            .iter()
+            .filter(|((e, _), _)| e == engine)
+            .map(|(_, n)| n)
+            .sum();
+        let forms = results
+            .diverging
+            .keys()
+            .filter(|(e, _)| e == engine)
+            .count();
+        let _ = writeln!(
+            t,
+            "engine {engine}: {cases} cases compared, {bad} diverge in {forms} forms"
+        );
     }
     for ((engine, why), n) in &results.not_run {
         let _ = writeln!(t, "engine {engine}: {n} cases not run: {why}");
@@ -52,23 +72,46 @@ fn coverage(t: &mut String, results: &Results, verbose: bool) {
     let cases: u32 = forms.values().map(|f| f.cases).sum();
     let ran = forms.values().filter(|f| f.ended > 0).count();
     let only_ud = forms.values().filter(|f| f.only_undefined()).count();
-    let only_trap = forms.values().filter(|f| f.cases > 0 && f.ended == 0 && !f.only_undefined()).count();
+    let only_trap = forms
+        .values()
+        .filter(|f| f.cases > 0 && f.ended == 0 && !f.only_undefined())
+        .count();
     let lost: u32 = forms.values().map(|f| f.lost).sum();
     let trapped: u32 = forms.values().map(|f| f.trapped + f.undefined).sum();
-    let _ = writeln!(t, "forms: {} in the table, {} left out", forms.len(), results.excluded.len());
+    let _ = writeln!(
+        t,
+        "forms: {} in the table, {} left out",
+        forms.len(),
+        results.excluded.len()
+    );
     let _ = writeln!(t, "  {ran} executed to the end on the host at least once");
-    let _ = writeln!(t, "  {only_ud} raise #UD on the host (not supported by it); compared as such");
-    let _ = writeln!(t, "  {only_trap} only raise other exceptions at CPL 3; compared as such");
-    let _ = writeln!(t, "cases on the host: {cases}, of these {trapped} with exceptions, {lost} lost");
+    let _ = writeln!(
+        t,
+        "  {only_ud} raise #UD on the host (not supported by it); compared as such"
+    );
+    let _ = writeln!(
+        t,
+        "  {only_trap} only raise other exceptions at CPL 3; compared as such"
+    );
+    let _ = writeln!(
+        t,
+        "cases on the host: {cases}, of these {trapped} with exceptions, {lost} lost"
+    );
     let (count, ended) = (programs.cases, programs.ended);
-    let _ = writeln!(t, "random programs on the host: {count}, of these {ended} reached their end");
+    let _ = writeln!(
+        t,
+        "random programs on the host: {count}, of these {ended} reached their end"
+    );
     let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for e in &results.excluded {
         let name = format!("{:?}@{}", e.code, e.width.bits());
         reasons.entry(e.reason.to_string()).or_default().push(name);
     }
     for (name, f) in forms.iter().filter(|(_, f)| f.cases == 0) {
-        let reason = f.unmade.clone().unwrap_or_else(|| "no case was asked for".into());
+        let reason = f
+            .unmade
+            .clone()
+            .unwrap_or_else(|| "no case was asked for".into());
         reasons.entry(reason).or_default().push(name.clone());
     }
     let _ = writeln!(t, "forms not covered:");
@@ -93,9 +136,19 @@ fn coverage(t: &mut String, results: &Results, verbose: bool) {
 #[must_use]
 pub fn render_failure(f: &Failure) -> String {
     let mut t = String::new();
-    let _ = writeln!(t, "# ---- {} diverges from the host in {}", f.engine, f.form);
+    let _ = writeln!(
+        t,
+        "# ---- {} diverges from the host in {}",
+        f.engine, f.form
+    );
     let r = &f.expected.regs;
-    let _ = writeln!(t, "# host: {}, eip {:08x}, flags {}", describe(&f.expected.stop), r.eip, flag_text(r.eflags));
+    let _ = writeln!(
+        t,
+        "# host: {}, eip {:08x}, flags {}",
+        describe(&f.expected.stop),
+        r.eip,
+        flag_text(r.eflags)
+    );
     for d in &f.differences {
         let _ = writeln!(t, "# {}: expected {}, got {}", d.what, d.expected, d.got);
     }
@@ -110,13 +163,18 @@ fn disassemble(case: &crate::case::Case) -> Vec<String> {
     use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
     let code = case.code();
     let mut formatter = IntelFormatter::new();
-    Decoder::with_ip(case.width.bits(), &code, u64::from(case.regs.eip), DecoderOptions::NONE)
-        .iter()
-        .take(60)
-        .map(|i| {
-            let mut text = format!("{:08x}  ", i.ip());
-            formatter.format(&i, &mut text);
-            text
-        })
-        .collect()
+    Decoder::with_ip(
+        case.width.bits(),
+        &code,
+        u64::from(case.regs.eip),
+        DecoderOptions::NONE,
+    )
+    .iter()
+    .take(60)
+    .map(|i| {
+        let mut text = format!("{:08x}  ", i.ip());
+        formatter.format(&i, &mut text);
+        text
+    })
+    .collect()
 }

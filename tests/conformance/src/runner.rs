@@ -6,9 +6,11 @@ use crate::engine::Engine;
 use crate::generate::forms::{self, Excluded, Form};
 use crate::generate::unit;
 use crate::program;
+use crate::report;
 use crate::rng::Rng;
 use crate::shrink;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -21,8 +23,10 @@ pub struct Options {
     pub only: Option<String>,
     /// Run only every n-th form (1: all).
     pub step: usize,
-    /// Failing cases to shrink and keep for each form and engine.
+    /// Failing cases to shrink and keep for each mnemonic and engine.
     pub keep: usize,
+    /// Time for shrinking in all; later failures are kept as they are.
+    pub shrinking: Duration,
 }
 
 /// Counts for one form.
@@ -77,6 +81,10 @@ pub struct Results {
     pub failures: Vec<Failure>,
     /// Number of diverging cases by engine and form.
     pub diverging: BTreeMap<(String, String), u32>,
+    /// The same by family (mnemonic).
+    pub families: BTreeMap<(String, String), u32>,
+    /// Time spent on shrinking.
+    pub shrink_time: Duration,
     /// Cases compared by engine.
     pub compared: BTreeMap<String, u64>,
     /// Cases that an engine could not run, by engine and reason.
@@ -93,7 +101,10 @@ pub fn run(options: &Options, oracle: &mut dyn Engine, engines: &mut [Box<dyn En
         Some(part) => f.name().to_lowercase().contains(&part.to_lowercase()),
         None => true,
     };
-    let mut results = Results { excluded, ..Results::default() };
+    let mut results = Results {
+        excluded,
+        ..Results::default()
+    };
     let mut queue = Vec::new();
     for form in forms.iter().filter(wanted).step_by(options.step.max(1)) {
         let mut rng = Rng::derived(options.seed, form.salt());
@@ -142,7 +153,10 @@ pub const PROGRAMS: &str = "(random programs)";
 /// The comparison rules for a case on an engine.
 #[must_use]
 pub fn rules(oracle: &dyn Engine, engine: &dyn Engine) -> Rules {
-    Rules { components: oracle.components() & engine.components(), same_cpl: engine.accepts_user_only() }
+    Rules {
+        components: oracle.components() & engine.components(),
+        same_cpl: engine.accepts_user_only(),
+    }
 }
 
 /// True if the engine's outcome of the case can be compared with the oracle's.
@@ -180,7 +194,9 @@ pub fn run_chunk(
         let runnable = |n: &usize| {
             !matches!(expected[*n].stop, Stop::Lost(_)) && comparable(&cases[*n], engine)
         };
-        let refused = (0..cases.len()).filter(|n| !engine.accepts(&cases[*n])).count() as u64;
+        let refused = (0..cases.len())
+            .filter(|n| !engine.accepts(&cases[*n]))
+            .count() as u64;
         if refused > 0 {
             let why = "uses instructions that this processor does not offer".to_string();
             *results.not_run.entry((engine.name(), why)).or_default() += refused;
@@ -192,7 +208,10 @@ pub fn run_chunk(
             let name = &queue[n].0;
             let differences = differences(&cases[n], &expected[n], &got, rules);
             if let Stop::Lost(why) | Stop::Skipped(why) = &got.stop {
-                *results.not_run.entry((engine.name(), why.clone())).or_default() += 1;
+                *results
+                    .not_run
+                    .entry((engine.name(), why.clone()))
+                    .or_default() += 1;
             }
             if matches!(got.stop, Stop::Skipped(_)) {
                 continue;
@@ -201,13 +220,28 @@ pub fn run_chunk(
             if differences.is_empty() {
                 continue;
             }
-            let key = (engine.name(), name.clone());
-            let seen = results.diverging.entry(key).or_default();
+            *results
+                .diverging
+                .entry((engine.name(), name.clone()))
+                .or_default() += 1;
+            let seen = results
+                .families
+                .entry((engine.name(), report::family(name)))
+                .or_default();
             *seen += 1;
             if *seen as usize <= options.keep {
-                let (mut case, mut why) = shrink::shrink(&cases[n], oracle, engine, rules);
+                let begin = Instant::now();
+                let (mut case, mut why) = if results.shrink_time < options.shrinking {
+                    shrink::shrink(&cases[n], oracle, engine, rules)
+                } else {
+                    (cases[n].clone(), differences.clone())
+                };
+                results.shrink_time += begin.elapsed();
                 if why.is_empty() {
-                    case.title = format!("{} (only in a batch: state leaks between cases)", case.title);
+                    case.title = format!(
+                        "{} (only in a batch: state leaks between cases)",
+                        case.title
+                    );
                     why = differences;
                 }
                 let expected = oracle.run(&case);

@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 /// Most candidate runs for one case.
 const MOST_RUNS: u32 = 300;
 /// Longest search (candidates that hang cost the most).
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Runs `case` on both engines; the differences, or none if the oracle cannot run it.
-pub fn check(case: &Case, oracle: &mut dyn Engine, engine: &mut dyn Engine, rules: Rules) -> Vec<Difference> {
+pub fn check(
+    case: &Case,
+    oracle: &mut dyn Engine,
+    engine: &mut dyn Engine,
+    rules: Rules,
+) -> Vec<Difference> {
     let expected = oracle.run(case);
     if matches!(expected.stop, Stop::Lost(_)) {
         return Vec::new();
@@ -41,7 +46,9 @@ pub fn shrink(
             for from in (0..best.pieces.len()).step_by(size).rev() {
                 let mut candidate = best.clone();
                 let to = (from + size).min(candidate.pieces.len());
-                candidate.pieces[from..to].iter_mut().for_each(|p| p.fill(0x90));
+                candidate.pieces[from..to]
+                    .iter_mut()
+                    .for_each(|p| p.fill(0x90));
                 if candidate == best || Instant::now() > deadline {
                     continue;
                 }
@@ -182,10 +189,25 @@ mod tests {
                 break c;
             }
         };
-        let rules = Rules { components: 7, same_cpl: true };
-        let (small, why) = shrink(&case, &mut Toy { broken: false }, &mut Toy { broken: true }, rules);
+        let rules = Rules {
+            components: 7,
+            same_cpl: true,
+        };
+        let (small, why) = shrink(
+            &case,
+            &mut Toy { broken: false },
+            &mut Toy { broken: true },
+            rules,
+        );
         assert!(!why.is_empty());
-        assert!(small.pieces.iter().all(|p| p == &[0x9f] || p.iter().all(|b| *b == 0x90)), "{:?}", small.pieces);
+        assert!(
+            small
+                .pieces
+                .iter()
+                .all(|p| p == &[0x9f] || p.iter().all(|b| *b == 0x90)),
+            "{:?}",
+            small.pieces
+        );
         assert_eq!(small.vector, Vector::default());
     }
 }

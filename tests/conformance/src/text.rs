@@ -28,7 +28,11 @@ pub struct TextError {
 }
 
 fn hex_bytes(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
+    bytes
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The case as text.
@@ -76,7 +80,10 @@ pub fn print(case: &Case) -> String {
         line("patch", format!("{at:08x} {}", hex_bytes(bytes)));
     }
     if case.undefined != 0 || case.undefined_at_fault != 0 {
-        line("undefined", format!("{:x} {:x}", case.undefined, case.undefined_at_fault));
+        line(
+            "undefined",
+            format!("{:x} {:x}", case.undefined, case.undefined_at_fault),
+        );
     }
     for (at, len) in &case.ignored {
         line("ignored", format!("{at:x} {len:x}"));
@@ -112,27 +119,51 @@ pub fn parse(text: &str) -> Result<Case, TextError> {
             continue;
         }
         let fail = |what: String| TextError { line: n + 1, what };
-        let (key, value) = trimmed.split_once(' ').ok_or_else(|| fail("a key without value".into()))?;
+        let (key, value) = trimmed
+            .split_once(' ')
+            .ok_or_else(|| fail("a key without value".into()))?;
         if key == "title" {
             case.title = value.into();
             continue;
         }
         let numbers: Vec<u64> = value
             .split_whitespace()
-            .map(|w| u64::from_str_radix(w, 16).map_err(|_| fail(format!("{w} is not a hexadecimal number"))))
+            .map(|w| {
+                u64::from_str_radix(w, 16)
+                    .map_err(|_| fail(format!("{w} is not a hexadecimal number")))
+            })
             .collect::<Result<_, _>>()?;
         set(&mut case, key, &numbers).map_err(fail)?;
     }
     if case.pieces.is_empty() {
-        return Err(TextError { line: 1, what: "no code".into() });
+        return Err(TextError {
+            line: 1,
+            what: "no code".into(),
+        });
     }
     Ok(case)
 }
 
 fn set(case: &mut Case, key: &str, v: &[u64]) -> Result<(), String> {
-    let bytes = |from: usize| v[from.min(v.len())..].iter().map(|b| *b as u8).collect::<Vec<u8>>();
-    let need = |n: usize| if v.len() < n { Err(format!("{key} needs {n} values")) } else { Ok(()) };
-    let register = |n: u64| usize::try_from(n).ok().filter(|n| *n < 8).ok_or("register number above 7".to_string());
+    let bytes = |from: usize| {
+        v[from.min(v.len())..]
+            .iter()
+            .map(|b| *b as u8)
+            .collect::<Vec<u8>>()
+    };
+    let need = |n: usize| {
+        if v.len() < n {
+            Err(format!("{key} needs {n} values"))
+        } else {
+            Ok(())
+        }
+    };
+    let register = |n: u64| {
+        usize::try_from(n)
+            .ok()
+            .filter(|n| *n < 8)
+            .ok_or("register number above 7".to_string())
+    };
     need(1)?;
     match key {
         "width" => {
@@ -156,7 +187,8 @@ fn set(case: &mut Case, key: &str, v: &[u64]) -> Result<(), String> {
         "eflags" => case.regs.eflags = v[0] as u32,
         "x87" => {
             need(3)?;
-            (case.vector.fcw, case.vector.fsw, case.vector.ftw) = (v[0] as u16, v[1] as u16, v[2] as u8);
+            (case.vector.fcw, case.vector.fsw, case.vector.ftw) =
+                (v[0] as u16, v[1] as u16, v[2] as u8);
         }
         "mxcsr" => case.vector.mxcsr = v[0] as u32,
         "st" => {
@@ -168,7 +200,9 @@ fn set(case: &mut Case, key: &str, v: &[u64]) -> Result<(), String> {
             let b = bytes(1);
             let z = &mut case.vector.zmm[register(v[0])?];
             *z = [0; 64];
-            z.get_mut(..b.len()).ok_or("more than 64 bytes")?.copy_from_slice(&b);
+            z.get_mut(..b.len())
+                .ok_or("more than 64 bytes")?
+                .copy_from_slice(&b);
         }
         "mask" => {
             need(2)?;

@@ -40,7 +40,13 @@ impl Translated {
         }
         let mut shadow = vec![0; MEMORY_BYTES];
         read_memory(&rig, &mut shadow);
-        Ok(Self { rig, form, model: CpuModel::host_default(), layout: XsaveLayout::host(), shadow })
+        Ok(Self {
+            rig,
+            form,
+            model: CpuModel::host_default(),
+            layout: XsaveLayout::host(),
+            shadow,
+        })
     }
 
     fn run_case(&mut self, case: &Case) -> Outcome {
@@ -55,13 +61,21 @@ impl Translated {
             core.mmu.flush(st, TlbFlush::All);
         }
         let stop = match self.rig.run() {
-            RigStop::Event(Event::Software { next_eip, kind, vector }) if kind != SoftwareKind::IntN => {
+            RigStop::Event(Event::Software {
+                next_eip,
+                kind,
+                vector,
+            }) if kind != SoftwareKind::IntN => {
                 self.rig.state_mut().rip = u64::from(next_eip);
                 if next_eip.wrapping_add(case.code_base()) == case.end() + 1 && vector == 3 {
                     self.rig.state_mut().rip = u64::from(next_eip - 1);
                     Stop::End
                 } else {
-                    Stop::Trap { vector, error: 0, address: 0 }
+                    Stop::Trap {
+                        vector,
+                        error: 0,
+                        address: 0,
+                    }
                 }
             }
             RigStop::Event(Event::Exception(fault)) => trap(fault),
@@ -71,7 +85,12 @@ impl Translated {
         };
         let (regs, vector) = guest::save(self.rig.state(), &self.layout);
         read_memory(&self.rig, &mut self.shadow);
-        Outcome { stop, regs, vector, memory: self.shadow.clone() }
+        Outcome {
+            stop,
+            regs,
+            vector,
+            memory: self.shadow.clone(),
+        }
     }
 
     /// Writes the pages that differ, in runs: code that stays keeps its translations.
@@ -79,7 +98,8 @@ impl Translated {
         const RUN: usize = 64;
         for at in (0..MEMORY_BYTES).step_by(RUN) {
             if self.shadow[at..at + RUN] != wanted[at..at + RUN] {
-                self.rig.write(u64::from(layout::address_of(at)), &wanted[at..at + RUN]);
+                self.rig
+                    .write(u64::from(layout::address_of(at)), &wanted[at..at + RUN]);
             }
         }
         self.shadow.copy_from_slice(wanted);

@@ -28,7 +28,15 @@ pub struct Vector {
 
 impl Default for Vector {
     fn default() -> Self {
-        Self { fcw: 0x37f, fsw: 0, ftw: 0, mxcsr: 0x1f80, st: [[0; 10]; 8], zmm: [[0; 64]; 8], k: [0; 8] }
+        Self {
+            fcw: 0x37f,
+            fsw: 0,
+            ftw: 0,
+            mxcsr: 0x1f80,
+            st: [[0; 10]; 8],
+            zmm: [[0; 64]; 8],
+            k: [0; 8],
+        }
     }
 }
 
@@ -58,16 +66,28 @@ impl XsaveLayout {
         use core::arch::x86_64::{__cpuid, __cpuid_count};
         let osxsave = __cpuid(1).ecx & 1 << 27 != 0;
         if !osxsave {
-            return Self { features: 3, ..Self::default() };
+            return Self {
+                features: 3,
+                ..Self::default()
+            };
         }
         let main = __cpuid_count(0xd, 0);
         // CPUID reports what XCR0 may hold; what it does hold bounds what code can use. Linux
         // enables all of x87, SSE, AVX and AVX-512 at once, and dynamic features are not used.
         let features = u64::from(main.eax) & 0xe7;
         let offset = |component: u32| {
-            if features >> component & 1 == 0 { 0 } else { __cpuid_count(0xd, component).ebx as usize }
+            if features >> component & 1 == 0 {
+                0
+            } else {
+                __cpuid_count(0xd, component).ebx as usize
+            }
         };
-        Self { features, avx: offset(AVX), opmask: offset(OPMASK), zmm_high: offset(ZMM_HIGH) }
+        Self {
+            features,
+            avx: offset(AVX),
+            opmask: offset(OPMASK),
+            zmm_high: offset(ZMM_HIGH),
+        }
     }
 }
 
@@ -127,7 +147,11 @@ impl Vector {
                 v.zmm[n][32..].copy_from_slice(&image[layout.zmm_high + 32 * n..][..32]);
             }
             if has(OPMASK) && layout.opmask != 0 {
-                v.k[n] = u64::from_le_bytes(image[layout.opmask + 8 * n..][..8].try_into().unwrap_or_default());
+                v.k[n] = u64::from_le_bytes(
+                    image[layout.opmask + 8 * n..][..8]
+                        .try_into()
+                        .unwrap_or_default(),
+                );
             }
         }
         v
@@ -141,7 +165,13 @@ mod tests {
     #[test]
     fn image_round_trips() {
         let layout = XsaveLayout::host();
-        let mut v = Vector { fcw: 0x27f, fsw: 0x3800, ftw: 0x81, mxcsr: 0x3fa0, ..Vector::default() };
+        let mut v = Vector {
+            fcw: 0x27f,
+            fsw: 0x3800,
+            ftw: 0x81,
+            mxcsr: 0x3fa0,
+            ..Vector::default()
+        };
         v.st[3] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
         v.zmm[7][5] = 9;
         if layout.avx != 0 {

@@ -9,10 +9,18 @@ use ring3_conformance::vector::Vector;
 fn case(width: Width, code: &[u8]) -> Case {
     let d = layout::SEL_DATA32;
     let (base, seg, esp) = match width {
-        Width::Code32 => (0, [d, layout::SEL_CODE32, d, d, d, d], layout::STACK + 0x800),
+        Width::Code32 => (
+            0,
+            [d, layout::SEL_CODE32, d, d, d, d],
+            layout::STACK + 0x800,
+        ),
         Width::Code16 => {
             let d = layout::SEL_DATA16;
-            (layout::CODE, [d, layout::SEL_CODE16, layout::SEL_STACK16, d, d, d], 0x8800)
+            (
+                layout::CODE,
+                [d, layout::SEL_CODE16, layout::SEL_STACK16, d, d, d],
+                0x8800,
+            )
         }
     };
     let code_at = layout::CODE + 0x100;
@@ -21,7 +29,12 @@ fn case(width: Width, code: &[u8]) -> Case {
         width,
         pieces: vec![code.to_vec()],
         code_at,
-        regs: Regs { gpr: [1, 2, 3, 4, esp, 5, 6, 7], eip: code_at - base, eflags: 0x202, seg },
+        regs: Regs {
+            gpr: [1, 2, 3, 4, esp, 5, 6, 7],
+            eip: code_at - base,
+            eflags: 0x202,
+            seg,
+        },
         vector: Vector::default(),
         fill: 0,
         patches: Vec::new(),
@@ -33,7 +46,9 @@ fn case(width: Width, code: &[u8]) -> Case {
 }
 
 fn run(case: &Case) -> Outcome {
-    Native::new().expect("the host can run 32-bit code").run(case)
+    Native::new()
+        .expect("the host can run 32-bit code")
+        .run(case)
 }
 
 #[test]
@@ -43,7 +58,10 @@ fn add_sets_result_and_flags() {
     c.regs.gpr[3] = 1;
     let o = run(&c);
     assert_eq!(o.stop, Stop::End);
-    assert_eq!(o.regs.gpr, [0x8000_0000, 2, 3, 1, layout::STACK + 0x800, 5, 6, 7]);
+    assert_eq!(
+        o.regs.gpr,
+        [0x8000_0000, 2, 3, 1, layout::STACK + 0x800, 5, 6, 7]
+    );
     assert_eq!(o.regs.eflags & 0x8d5, 0x894); // OF SF AF PF
     assert_eq!(o.regs.eip, c.end());
 }
@@ -65,18 +83,53 @@ fn faults_report_vector_error_address_and_eip() {
     let mut c = case(Width::Code32, &[0x40, 0x89, 0x03]); // inc eax; mov [ebx], eax
     c.regs.gpr[3] = layout::READ_ONLY + 8;
     let o = run(&c);
-    assert_eq!(o.stop, Stop::Trap { vector: 14, error: 7, address: layout::READ_ONLY + 8 });
+    assert_eq!(
+        o.stop,
+        Stop::Trap {
+            vector: 14,
+            error: 7,
+            address: layout::READ_ONLY + 8
+        }
+    );
     assert_eq!(o.regs.eip, c.code_at + 1);
     assert_eq!(o.regs.gpr[0], 2);
     let mut c = case(Width::Code32, &[0xf7, 0xf1]); // div ecx
     c.regs.gpr[1] = 0;
-    assert_eq!(run(&c).stop, Stop::Trap { vector: 0, error: 0, address: 0 });
+    assert_eq!(
+        run(&c).stop,
+        Stop::Trap {
+            vector: 0,
+            error: 0,
+            address: 0
+        }
+    );
     let c = case(Width::Code16, &[0xa1, 0xff, 0xff]); // mov ax, [0xffff]
-    assert_eq!(run(&c).stop, Stop::Trap { vector: 13, error: 0, address: 0 });
+    assert_eq!(
+        run(&c).stop,
+        Stop::Trap {
+            vector: 13,
+            error: 0,
+            address: 0
+        }
+    );
     let c = case(Width::Code32, &[0xf0, 0x01, 0xd8]); // lock add eax, ebx
-    assert_eq!(run(&c).stop, Stop::Trap { vector: 6, error: 0, address: 0 });
+    assert_eq!(
+        run(&c).stop,
+        Stop::Trap {
+            vector: 6,
+            error: 0,
+            address: 0
+        }
+    );
     let c = case(Width::Code32, &[0xf4]); // hlt
-    assert_eq!(run(&c).stop, Stop::Trap { vector: 13, error: 0, address: 0 });
+    assert_eq!(
+        run(&c).stop,
+        Stop::Trap {
+            vector: 13,
+            error: 0,
+            address: 0
+        }
+    );
 }
 
 #[test]
@@ -92,7 +145,11 @@ fn vector_state_goes_in_and_out() {
     assert_eq!(o.vector.ftw, 0x80);
     assert_eq!(o.vector.st[0], [0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f]);
     let c = case(Width::Code32, &[0xd9, 0xe8]);
-    assert_eq!(run(&c).vector.zmm, Vector::default().zmm, "nothing leaks from the parent");
+    assert_eq!(
+        run(&c).vector.zmm,
+        Vector::default().zmm,
+        "nothing leaks from the parent"
+    );
 }
 
 #[test]

@@ -6,24 +6,43 @@ use ring3_conformance::native::Native;
 use ring3_conformance::runner::{self, Options};
 use ring3_conformance::{engines, report, shrink, text};
 use std::path::Path;
+use std::time::Duration;
+
+/// The program that serves translated engines.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ring3-conformance");
 
 #[test]
 fn sampled_forms_and_programs_agree_with_the_host() {
-    let options = Options { seed: 20_261_121, cases: 2, only: None, step: 5, keep: 1 };
+    let options = Options {
+        seed: 20_261_121,
+        cases: 2,
+        only: None,
+        step: 5,
+        keep: 1,
+        shrinking: Duration::from_secs(10),
+    };
     let mut oracle = Native::new().unwrap();
-    let mut engines = engines::all().unwrap();
+    let mut engines = engines::list("all", Path::new(PROGRAM)).unwrap();
     let mut results = runner::run(&options, &mut oracle, &mut engines);
     runner::run_programs(&options, 10, &mut oracle, &mut engines, &mut results);
     let ended = results.forms.values().filter(|f| f.ended > 0).count();
-    assert!(ended * 2 > results.forms.len(), "{ended} of {} forms ran", results.forms.len());
-    assert!(results.diverging.is_empty(), "{}", report::render(&results, options.seed, false));
+    assert!(
+        ended * 2 > results.forms.len(),
+        "{ended} of {} forms ran",
+        results.forms.len()
+    );
+    assert!(
+        results.diverging.is_empty(),
+        "{}",
+        report::render(&results, options.seed, false)
+    );
 }
 
 #[test]
 fn golden_cases_agree_with_the_host() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let mut oracle = Native::new().unwrap();
-    let mut engines = engines::all().unwrap();
+    let mut engines = engines::list("all", Path::new(PROGRAM)).unwrap();
     let mut failures = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -31,7 +50,11 @@ fn golden_cases_agree_with_the_host() {
             continue;
         }
         let case = text::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        assert!(!matches!(oracle.run(&case).stop, Stop::Lost(_)), "{} does not run", path.display());
+        assert!(
+            !matches!(oracle.run(&case).stop, Stop::Lost(_)),
+            "{} does not run",
+            path.display()
+        );
         for engine in &mut engines {
             let rules = runner::rules(&oracle, engine.as_ref());
             if !runner::comparable(&case, engine.as_ref()) {
@@ -39,7 +62,11 @@ fn golden_cases_agree_with_the_host() {
             }
             let found = shrink::check(&case, &mut oracle, engine.as_mut(), rules);
             if !found.is_empty() {
-                failures.push(format!("{} on {}: {found:?}", path.display(), engine.name()));
+                failures.push(format!(
+                    "{} on {}: {found:?}",
+                    path.display(),
+                    engine.name()
+                ));
             }
         }
     }

@@ -39,7 +39,9 @@ impl Form {
     /// A hash of the name, to derive the form's own random numbers.
     #[must_use]
     pub fn salt(&self) -> u64 {
-        self.name().bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+        self.name().bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        })
     }
 }
 
@@ -60,8 +62,16 @@ pub fn is_either(kind: K) -> bool {
     use K::*;
     matches!(
         kind,
-        r8_or_mem | r16_or_mem | r32_or_mem | r32_or_mem_mpx | mm_or_mem | xmm_or_mem | ymm_or_mem | zmm_or_mem
-            | bnd_or_mem_mpx | k_or_mem
+        r8_or_mem
+            | r16_or_mem
+            | r32_or_mem
+            | r32_or_mem_mpx
+            | mm_or_mem
+            | xmm_or_mem
+            | ymm_or_mem
+            | zmm_or_mem
+            | bnd_or_mem_mpx
+            | k_or_mem
     )
 }
 
@@ -79,14 +89,30 @@ pub fn table() -> (Vec<Form>, Vec<Excluded>) {
                 continue;
             }
             if let Some(reason) = exclusion(code) {
-                excluded.push(Excluded { code, width, reason });
+                excluded.push(Excluded {
+                    code,
+                    width,
+                    reason,
+                });
                 continue;
             }
             if op.op_kinds().iter().any(|k| is_either(*k)) {
-                forms.push(Form { code, width, shape: Shape::Register });
-                forms.push(Form { code, width, shape: Shape::Memory });
+                forms.push(Form {
+                    code,
+                    width,
+                    shape: Shape::Register,
+                });
+                forms.push(Form {
+                    code,
+                    width,
+                    shape: Shape::Memory,
+                });
             } else {
-                forms.push(Form { code, width, shape: Shape::Fixed });
+                forms.push(Form {
+                    code,
+                    width,
+                    shape: Shape::Fixed,
+                });
             }
         }
     }
@@ -109,11 +135,15 @@ fn exclusion(code: Code) -> Option<&'static str> {
         }
         Ud0 => Some("AMD and Intel decode it with different lengths"),
         Rdrand | Rdseed => Some("random by definition"),
-        Sgdt | Sidt | Sldt | Str | Smsw => Some("reads system state that the host kernel replaces (UMIP)"),
+        Sgdt | Sidt | Sldt | Str | Smsw => {
+            Some("reads system state that the host kernel replaces (UMIP)")
+        }
         Lar | Lsl | Verr | Verw => {
             Some("depends on the host kernel's descriptors: system conformance")
         }
-        Syscall | Sysenter | Sysexit | Sysret | Sysexitq | Sysretq => Some("enters the host kernel: system conformance"),
+        Syscall | Sysenter | Sysexit | Sysret | Sysexitq | Sysretq => {
+            Some("enters the host kernel: system conformance")
+        }
         Int => Some("delivered through the interrupt table: system conformance"),
         Int1 => Some("debug trap: system conformance"),
         Vmcall | Vmmcall | Vmfunc | Vmgexit => Some("would reach the host's own hypervisor"),
@@ -123,7 +153,9 @@ fn exclusion(code: Code) -> Option<&'static str> {
         Xsave | Xsavec | Xsaveopt | Xsaves | Xrstor | Xrstors => {
             Some("its image depends on which components the host's kernel enables")
         }
-        Getsec | Encls | Enclu | Enclv | Seamcall | Seamret | Seamops | Tdcall => Some("security extension entry points"),
+        Getsec | Encls | Enclu | Enclv | Seamcall | Seamret | Seamops | Tdcall => {
+            Some("security extension entry points")
+        }
         Ptwrite | Skinit | Rsm | Loadall => Some("changes the host's operating mode"),
         _ => None,
     }
@@ -137,7 +169,12 @@ mod tests {
     fn the_table_covers_what_every_program_uses() {
         let (forms, excluded) = table();
         assert!(forms.len() > 4000, "{}", forms.len());
-        for code in [Code::Add_rm32_r32, Code::Push_r16, Code::Fld1, Code::Addps_xmm_xmmm128] {
+        for code in [
+            Code::Add_rm32_r32,
+            Code::Push_r16,
+            Code::Fld1,
+            Code::Addps_xmm_xmmm128,
+        ] {
             assert!(forms.iter().any(|f| f.code == code), "{code:?}");
         }
         assert!(excluded.iter().any(|e| e.code == Code::Cpuid));

@@ -48,7 +48,11 @@ fn nth(first: Register, n: u32) -> Register {
 pub fn target(rng: &mut Rng, size: u32) -> u32 {
     let size = size.max(1);
     let inside = |rng: &mut Rng, from: u32, len: u32| {
-        let align = if size.is_power_of_two() && size <= 64 { size } else { 16 };
+        let align = if size.is_power_of_two() && size <= 64 {
+            size
+        } else {
+            16
+        };
         from + (rng.below(len - size.min(len - 1)) & !(align - 1))
     };
     let crossing = |rng: &mut Rng, edge: u32| edge - 1 - rng.below(size.max(2) - 1).min(edge - 1);
@@ -116,7 +120,9 @@ impl Draft {
         }
         if !memory && op.can_use_rounding_control() && self.rng.chance(30) {
             use iced_x86::RoundingControl::*;
-            let rc = self.rng.pick(&[RoundToNearest, RoundDown, RoundUp, RoundTowardZero]);
+            let rc = self
+                .rng
+                .pick(&[RoundToNearest, RoundDown, RoundUp, RoundTowardZero]);
             i.set_rounding_control(rc);
         } else if !memory && op.can_suppress_all_exceptions() && self.rng.chance(30) {
             i.set_suppress_all_exceptions(true);
@@ -124,7 +130,13 @@ impl Draft {
         Ok(i)
     }
 
-    fn operand(&mut self, i: &mut Instruction, n: u32, kind: K, form: Form) -> Result<(), &'static str> {
+    fn operand(
+        &mut self,
+        i: &mut Instruction,
+        n: u32,
+        kind: K,
+        form: Form,
+    ) -> Result<(), &'static str> {
         use Register as R;
         let r = self.rng.below(8);
         let register = match kind {
@@ -139,15 +151,24 @@ impl Draft {
                 }
                 nth(R::AX, r)
             }
-            K::r32_or_mem | K::r32_or_mem_mpx | K::r32_reg | K::r32_reg_mem | K::r32_rm | K::r32_opcode
+            K::r32_or_mem
+            | K::r32_or_mem_mpx
+            | K::r32_reg
+            | K::r32_reg_mem
+            | K::r32_rm
+            | K::r32_opcode
             | K::r32_vvvv => {
                 self.register_operand = Some(r as usize);
                 nth(R::EAX, r)
             }
             K::mm_or_mem | K::mm_reg | K::mm_rm => nth(R::MM0, r),
-            K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 | K::xmm_is5 => nth(R::XMM0, r),
+            K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 | K::xmm_is5 => {
+                nth(R::XMM0, r)
+            }
             K::xmmp3_vvvv => nth(R::XMM0, r & 4),
-            K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 | K::ymm_is5 => nth(R::YMM0, r),
+            K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 | K::ymm_is5 => {
+                nth(R::YMM0, r)
+            }
             K::zmm_or_mem | K::zmm_reg | K::zmm_rm | K::zmm_vvvv => nth(R::ZMM0, r),
             K::zmmp3_vvvv => nth(R::ZMM0, r & 4),
             K::k_or_mem | K::k_reg | K::k_rm | K::k_vvvv => nth(R::K0, r),
@@ -182,18 +203,36 @@ impl Draft {
         self.pin(n, at);
     }
 
-    fn other_operand(&mut self, i: &mut Instruction, n: u32, kind: K, form: Form) -> Result<(), &'static str> {
-        let value = if self.rng.chance(40) { u64::from(self.rng.below(40)) } else { state::integer(&mut self.rng) };
+    fn other_operand(
+        &mut self,
+        i: &mut Instruction,
+        n: u32,
+        kind: K,
+        form: Form,
+    ) -> Result<(), &'static str> {
+        let value = if self.rng.chance(40) {
+            u64::from(self.rng.below(40))
+        } else {
+            state::integer(&mut self.rng)
+        };
         match kind {
-            K::mem | K::mem_mpx | K::mem_mib | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y
-            | K::mem_vsib32z | K::mem_vsib64z => self.memory(i, n, form),
+            K::mem
+            | K::mem_mpx
+            | K::mem_mib
+            | K::mem_vsib32x
+            | K::mem_vsib64x
+            | K::mem_vsib32y
+            | K::mem_vsib64y
+            | K::mem_vsib32z
+            | K::mem_vsib64z => self.memory(i, n, form),
             K::mem_offs => self.memory_offset(i, n),
             K::imm4_m2z => {
                 i.set_op_kind(n, OpKind::Immediate8);
                 i.set_immediate8((value & 3) as u8);
             }
             K::imm8 => {
-                let second = (0..n).any(|m| matches!(i.op_kind(m), OpKind::Immediate8 | OpKind::Immediate16));
+                let second = (0..n)
+                    .any(|m| matches!(i.op_kind(m), OpKind::Immediate8 | OpKind::Immediate16));
                 if second {
                     i.set_op_kind(n, OpKind::Immediate8_2nd);
                     i.set_immediate8_2nd(value as u8 & if self.rng.chance(80) { 3 } else { 0x3f });
@@ -218,13 +257,21 @@ impl Draft {
                 i.set_op_kind(n, OpKind::Immediate16);
                 let small = matches!(form.code, Code::Enterw_imm16_imm8 | Code::Enterd_imm16_imm8);
                 let small = small || form.code.op_code().op_count() == 1; // RET n
-                i.set_immediate16(if small && (form.code.op_code().op_count() == 1 || self.rng.chance(90)) { value as u16 & 0x1ff } else { value as u16 });
+                i.set_immediate16(
+                    if small && (form.code.op_code().op_count() == 1 || self.rng.chance(90)) {
+                        value as u16 & 0x1ff
+                    } else {
+                        value as u16
+                    },
+                );
             }
             K::imm32 => {
                 i.set_op_kind(n, OpKind::Immediate32);
                 i.set_immediate32(value as u32);
             }
-            K::seg_rSI | K::es_rDI | K::seg_rDI | K::seg_rBX_al => self.string_operand(i, n, kind, form),
+            K::seg_rSI | K::es_rDI | K::seg_rDI | K::seg_rBX_al => {
+                self.string_operand(i, n, kind, form)
+            }
             K::br16_1 | K::br16_2 | K::xbegin_2 | K::brdisp_2 => {
                 i.set_op_kind(n, OpKind::NearBranch16);
                 i.set_near_branch16(0);
@@ -283,7 +330,11 @@ impl Draft {
         } else {
             let natural16 = form.width == Width::Code16;
             let use16 = kind != K::mem_mib && natural16 != self.rng.chance(12);
-            if use16 { self.memory16(i, at) } else { self.memory32(i, at) }
+            if use16 {
+                self.memory16(i, at)
+            } else {
+                self.memory32(i, at)
+            }
         }
         if self.rng.chance(60) {
             let mut bytes = vec![0; size.min(128) as usize];
@@ -296,8 +347,15 @@ impl Draft {
     fn memory32(&mut self, i: &mut Instruction, at: u32) {
         use Register as R;
         let base = self.rng.chance(80).then(|| self.rng.below(8));
-        let index = self.rng.chance(40).then(|| self.rng.pick(&[0u32, 1, 2, 3, 5, 6, 7]));
-        let default = if matches!(base, Some(4 | 5)) { seg::SS } else { seg::DS };
+        let index = self
+            .rng
+            .chance(40)
+            .then(|| self.rng.pick(&[0u32, 1, 2, 3, 5, 6, 7]));
+        let default = if matches!(base, Some(4 | 5)) {
+            seg::SS
+        } else {
+            seg::DS
+        };
         let segment = self.segment(i, default);
         let offset = self.offset_in(segment, at);
         let scale = 1u32 << self.rng.below(4);
@@ -322,7 +380,10 @@ impl Draft {
                     1 | 2 => (self.rng.u32() as i8 as u32, 1),
                     _ => (self.rng.u32(), 4),
                 };
-                self.pin(b as usize, offset.wrapping_sub(scaled).wrapping_sub(displacement));
+                self.pin(
+                    b as usize,
+                    offset.wrapping_sub(scaled).wrapping_sub(displacement),
+                );
             } else {
                 self.pinned |= 1 << b;
                 displacement = displacement.wrapping_sub(self.regs.gpr[b as usize]);
@@ -336,8 +397,15 @@ impl Draft {
     fn memory16(&mut self, i: &mut Instruction, at: u32) {
         use Register as R;
         const FORMS: [(Register, Register); 9] = [
-            (R::BX, R::SI), (R::BX, R::DI), (R::BP, R::SI), (R::BP, R::DI), (R::SI, R::None), (R::DI, R::None),
-            (R::BP, R::None), (R::BX, R::None), (R::None, R::None),
+            (R::BX, R::SI),
+            (R::BX, R::DI),
+            (R::BP, R::SI),
+            (R::BP, R::DI),
+            (R::SI, R::None),
+            (R::DI, R::None),
+            (R::BP, R::None),
+            (R::BX, R::None),
+            (R::None, R::None),
         ];
         let (base, index) = self.rng.pick(&FORMS);
         let segment = self.segment(i, if base == R::BP { seg::SS } else { seg::DS });
@@ -370,7 +438,11 @@ impl Draft {
             };
             left = left.wrapping_sub(displacement);
             for (k, n) in free.iter().enumerate() {
-                let part = if k + 1 == free.len() { left } else { self.rng.u32() as u16 };
+                let part = if k + 1 == free.len() {
+                    left
+                } else {
+                    self.rng.u32() as u16
+                };
                 self.pin16(*n, part);
                 left = left.wrapping_sub(part);
             }
@@ -393,7 +465,11 @@ impl Draft {
             let v = i64::from(self.rng.below(spread)) - i64::from(spread / 4);
             chunk.copy_from_slice(&v.to_le_bytes()[..lane]);
         }
-        let displacement = if self.rng.chance(50) { 0 } else { self.rng.u32() as i8 as u32 };
+        let displacement = if self.rng.chance(50) {
+            0
+        } else {
+            self.rng.u32() as i8 as u32
+        };
         self.pin(b as usize, offset.wrapping_sub(displacement));
         i.set_memory_base(nth(Register::EAX, b));
         i.set_memory_index(nth(first, x));
@@ -423,12 +499,19 @@ impl Draft {
         let size = Self::size_of(i, form).min(16);
         let at = target(&mut self.rng, size);
         // Two string operands share the address size.
-        let narrow = match (0..n).map(|m| i.op_kind(m)).find(|k| *k != OpKind::Register) {
+        let narrow = match (0..n)
+            .map(|m| i.op_kind(m))
+            .find(|k| *k != OpKind::Register)
+        {
             Some(OpKind::MemorySegSI | OpKind::MemoryESDI | OpKind::MemorySegDI) => true,
             Some(OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI) => false,
             _ => narrow,
         };
-        let segment = if kind == K::es_rDI { seg::ES } else { self.segment(i, seg::DS) };
+        let segment = if kind == K::es_rDI {
+            seg::ES
+        } else {
+            self.segment(i, seg::DS)
+        };
         let (op, register) = match (kind, narrow) {
             (K::seg_rSI, true) => (OpKind::MemorySegSI, 6),
             (K::seg_rSI, false) => (OpKind::MemorySegESI, 6),

@@ -6,7 +6,9 @@ use super::operands::Draft;
 use super::state;
 use crate::case::{Privilege, Width, seg};
 use crate::layout;
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpCodeOperandKind as K, OpKind, Register};
+use iced_x86::{
+    Code, FlowControl, Instruction, Mnemonic, OpCodeOperandKind as K, OpKind, Register,
+};
 
 /// Selectors that user code may try to load.
 const SELECTORS: [u16; 14] = [
@@ -68,7 +70,10 @@ pub fn prepare(d: &mut Draft, i: &mut Instruction, width: Width) -> Needs {
         needs.user_only = true;
     }
     counts(d, i);
-    if i.op_count() > 0 && i.op0_kind() == OpKind::Register && i.op0_register().is_segment_register() {
+    if i.op_count() > 0
+        && i.op0_kind() == OpKind::Register
+        && i.op0_register().is_segment_register()
+    {
         load_selector(d, i, &mut needs);
     }
     branches(d, i, width, &mut needs);
@@ -89,7 +94,11 @@ pub fn prepare(d: &mut Draft, i: &mut Instruction, width: Width) -> Needs {
         }
         Leave => {
             let at = layout::STACK + 0x600 + d.rng.below(0x300);
-            let at = if d.rng.chance(10) { layout::STACK + layout::PAGE - d.rng.below(6) } else { at };
+            let at = if d.rng.chance(10) {
+                layout::STACK + layout::PAGE - d.rng.below(6)
+            } else {
+                at
+            };
             let offset = at.wrapping_sub(state::base(&d.regs, seg::SS));
             d.pin(5, offset);
         }
@@ -148,7 +157,10 @@ fn counts(d: &mut Draft, i: &mut Instruction) {
         let count = d.rng.pick(&[0, 1, 2, 0x1_0000, 0x1_0001, u32::MAX]);
         d.pin(1, count);
     }
-    if matches!(i.mnemonic(), Bt | Bts | Btr | Btc) && i.op1_kind() == OpKind::Register && d.rng.chance(75) {
+    if matches!(i.mnemonic(), Bt | Bts | Btr | Btc)
+        && i.op1_kind() == OpKind::Register
+        && d.rng.chance(75)
+    {
         let n = i.op1_register().number();
         let bit = d.rng.below(1024).wrapping_sub(512);
         d.pin(n, bit);
@@ -213,11 +225,21 @@ fn branches(d: &mut Draft, i: &mut Instruction, width: Width, needs: &mut Needs)
             if matches!(i.mnemonic(), Retf | Iret | Iretd) {
                 needs.user_only = true;
                 let selector = code_selector(d);
-                d.patch(at.wrapping_add(bytes), &u32::from(selector).to_le_bytes()[..bytes as usize]);
+                d.patch(
+                    at.wrapping_add(bytes),
+                    &u32::from(selector).to_le_bytes()[..bytes as usize],
+                );
                 let flags = d.rng.u32() & !0x0006_0100 | 0x202; // no TF, VM, AC
-                let flags = if bytes == 4 { flags & 0x0027_ffff } else { flags };
+                let flags = if bytes == 4 {
+                    flags & 0x0027_ffff
+                } else {
+                    flags
+                };
                 if i.mnemonic() != Retf {
-                    d.patch(at.wrapping_add(2 * bytes), &flags.to_le_bytes()[..bytes as usize]);
+                    d.patch(
+                        at.wrapping_add(2 * bytes),
+                        &flags.to_le_bytes()[..bytes as usize],
+                    );
                 }
             }
         }
@@ -228,7 +250,12 @@ fn branches(d: &mut Draft, i: &mut Instruction, width: Width, needs: &mut Needs)
 /// A selector for a far transfer: mostly the current code segment.
 pub fn code_selector(d: &mut Draft) -> u16 {
     let current = d.regs.seg[seg::CS];
-    if d.rng.chance(80) { current } else { d.rng.pick(&[0, layout::SEL_DATA32, layout::SEL_ABSENT, 0x104]) }
+    if d.rng.chance(80) {
+        current
+    } else {
+        d.rng
+            .pick(&[0, layout::SEL_DATA32, layout::SEL_ABSENT, 0x104])
+    }
 }
 
 /// Excludes the x87 pointers from images in memory: AMD hosts save them only while an exception
@@ -239,11 +266,21 @@ fn ignored(d: &mut Draft, i: &Instruction, width: Width) {
     match i.mnemonic() {
         Fnstenv | Fstenv | Fnsave | Fsave => {
             let wide = match i.code() {
-                Code::Fnstenv_m14byte | Code::Fstenv_m14byte | Code::Fnsave_m94byte | Code::Fsave_m94byte => false,
-                Code::Fnstenv_m28byte | Code::Fstenv_m28byte | Code::Fnsave_m108byte | Code::Fsave_m108byte => true,
+                Code::Fnstenv_m14byte
+                | Code::Fstenv_m14byte
+                | Code::Fnsave_m94byte
+                | Code::Fsave_m94byte => false,
+                Code::Fnstenv_m28byte
+                | Code::Fstenv_m28byte
+                | Code::Fnsave_m108byte
+                | Code::Fsave_m108byte => true,
                 _ => width == Width::Code32,
             };
-            d.ignored.push(if wide { (at.wrapping_add(12), 16) } else { (at.wrapping_add(6), 8) });
+            d.ignored.push(if wide {
+                (at.wrapping_add(12), 16)
+            } else {
+                (at.wrapping_add(6), 8)
+            });
         }
         Fxsave => d.ignored.push((at.wrapping_add(6), 18)),
         _ => {}
@@ -255,5 +292,9 @@ fn ignored(d: &mut Draft, i: &Instruction, width: Width) {
 pub fn privilege(needs: &Needs, i: &Instruction) -> Privilege {
     let kinds = i.code().op_code().op_kinds();
     let system = kinds.iter().any(|k| matches!(k, K::cr_reg | K::dr_reg));
-    if needs.user_only || system { Privilege::UserOnly } else { Privilege::Any }
+    if needs.user_only || system {
+        Privilege::UserOnly
+    } else {
+        Privilege::Any
+    }
 }

@@ -30,8 +30,20 @@ const CORNERS: [u64; 20] = [
 ];
 
 const F32_CORNERS: [u32; 14] = [
-    0, 0x8000_0000, 1, 0x807f_ffff, 0x0080_0000, 0x3f80_0000, 0xbf80_0000, 0x7f7f_ffff, 0x7f80_0000, 0xff80_0000,
-    0x7fc0_0000, 0x7f80_0001, 0x4f00_0000, 0x3f00_0000,
+    0,
+    0x8000_0000,
+    1,
+    0x807f_ffff,
+    0x0080_0000,
+    0x3f80_0000,
+    0xbf80_0000,
+    0x7f7f_ffff,
+    0x7f80_0000,
+    0xff80_0000,
+    0x7fc0_0000,
+    0x7f80_0001,
+    0x4f00_0000,
+    0x3f00_0000,
 ];
 
 const F64_CORNERS: [u64; 14] = [
@@ -66,8 +78,8 @@ const F80_CORNERS: [(u16, u64); 16] = [
     (0xffff, 1 << 63),
     (0x7fff, 0xc000_0000_0000_0000),
     (0x7fff, 0x8000_0000_0000_0001),
-    (0x7fff, 0),        // pseudo-infinity
-    (0x4000, 1 << 62),  // unnormal
+    (0x7fff, 0),       // pseudo-infinity
+    (0x4000, 1 << 62), // unnormal
     (0x403e, 0x8000_0000_0000_0001),
 ];
 
@@ -94,13 +106,21 @@ pub fn lanes(rng: &mut Rng, buf: &mut [u8]) {
         }
         2..4 => {
             for chunk in buf.chunks_mut(4) {
-                let v = if rng.chance(70) { rng.pick(&F32_CORNERS) } else { near_one32(rng) };
+                let v = if rng.chance(70) {
+                    rng.pick(&F32_CORNERS)
+                } else {
+                    near_one32(rng)
+                };
                 chunk.copy_from_slice(&v.to_le_bytes()[..chunk.len()]);
             }
         }
         4..6 => {
             for chunk in buf.chunks_mut(8) {
-                let v = if rng.chance(70) { rng.pick(&F64_CORNERS) } else { near_one64(rng) };
+                let v = if rng.chance(70) {
+                    rng.pick(&F64_CORNERS)
+                } else {
+                    near_one64(rng)
+                };
                 chunk.copy_from_slice(&v.to_le_bytes()[..chunk.len()]);
             }
         }
@@ -125,7 +145,10 @@ pub fn float80(rng: &mut Rng) -> [u8; 10] {
     let (exponent, significand) = match rng.below(4) {
         0 => rng.pick(&F80_CORNERS),
         1 => (rng.u32() as u16, rng.u64()),
-        _ => ((0x3fc0 + rng.below(0x80)) as u16 | (rng.u32() & 0x8000) as u16, rng.u64() | 1 << 63),
+        _ => (
+            (0x3fc0 + rng.below(0x80)) as u16 | (rng.u32() & 0x8000) as u16,
+            rng.u64() | 1 << 63,
+        ),
     };
     let mut bytes = [0; 10];
     bytes[..8].copy_from_slice(&significand.to_le_bytes());
@@ -144,7 +167,10 @@ pub fn mxcsr(rng: &mut Rng) -> u32 {
 
 /// Random x87, SSE and AVX state.
 pub fn vector(rng: &mut Rng) -> Vector {
-    let mut v = Vector { mxcsr: mxcsr(rng), ..Vector::default() };
+    let mut v = Vector {
+        mxcsr: mxcsr(rng),
+        ..Vector::default()
+    };
     if rng.chance(50) {
         v.fcw = 0x37f & !0x300 | (rng.u32() & 0xf00) as u16;
     }
@@ -153,7 +179,11 @@ pub fn vector(rng: &mut Rng) -> Vector {
     }
     if rng.chance(75) {
         v.fsw = (rng.u32() & 0x7f00) as u16 & !0x8000;
-        v.ftw = if rng.chance(60) { 0xff } else { rng.u32() as u8 };
+        v.ftw = if rng.chance(60) {
+            0xff
+        } else {
+            rng.u32() as u8
+        };
     }
     for st in &mut v.st {
         *st = float80(rng);
@@ -169,7 +199,10 @@ pub fn vector(rng: &mut Rng) -> Vector {
 
 /// Random general registers, flags and segments; ESP in the middle of the stack page, EIP unset.
 pub fn regs(rng: &mut Rng, width: Width) -> Regs {
-    let mut r = Regs { eflags: 0x202 | rng.u32() & 0x8d5, ..Regs::default() };
+    let mut r = Regs {
+        eflags: 0x202 | rng.u32() & 0x8d5,
+        ..Regs::default()
+    };
     if rng.chance(15) {
         r.eflags |= 0x400;
     }
@@ -191,7 +224,11 @@ pub fn regs(rng: &mut Rng, width: Width) -> Regs {
             0,
         ])
     };
-    let usual = if width == Width::Code32 { layout::SEL_DATA32 } else { layout::SEL_DATA16 };
+    let usual = if width == Width::Code32 {
+        layout::SEL_DATA32
+    } else {
+        layout::SEL_DATA16
+    };
     for n in [seg::ES, seg::DS] {
         r.seg[n] = if rng.chance(80) { usual } else { extra(rng) };
     }
@@ -199,11 +236,23 @@ pub fn regs(rng: &mut Rng, width: Width) -> Regs {
         r.seg[n] = extra(rng);
     }
     if width == Width::Code32 {
-        r.seg[seg::CS] = if rng.chance(88) { layout::SEL_CODE32 } else { layout::SEL_CODE32_BASED };
-        r.seg[seg::SS] = if rng.chance(90) { layout::SEL_DATA32 } else { layout::SEL_BASED };
+        r.seg[seg::CS] = if rng.chance(88) {
+            layout::SEL_CODE32
+        } else {
+            layout::SEL_CODE32_BASED
+        };
+        r.seg[seg::SS] = if rng.chance(90) {
+            layout::SEL_DATA32
+        } else {
+            layout::SEL_BASED
+        };
     } else {
         r.seg[seg::CS] = layout::SEL_CODE16;
-        r.seg[seg::SS] = if rng.chance(85) { layout::SEL_STACK16 } else { layout::SEL_DATA32 };
+        r.seg[seg::SS] = if rng.chance(85) {
+            layout::SEL_STACK16
+        } else {
+            layout::SEL_DATA32
+        };
     }
     let top = match rng.below(20) {
         0 => layout::STACK + rng.below(12),

@@ -9,8 +9,8 @@ use crate::case::{Case, Privilege, Width, seg};
 use crate::layout;
 use crate::rng::Rng;
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, FlowControl, Formatter, Instruction, IntelFormatter, Mnemonic,
-    OpCodeOperandKind, OpKind, RflagsBits,
+    Code, Decoder, DecoderOptions, Encoder, FlowControl, Formatter, Instruction, IntelFormatter,
+    Mnemonic, OpCodeOperandKind, OpKind, RflagsBits,
 };
 
 /// Attempts at one case before its form is given up.
@@ -48,21 +48,37 @@ fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
     let mut i = d.instruction(form).map_err(str::to_string)?;
     let needs = special::prepare(&mut d, &mut i, form.width);
     let embedded = d.rng.chance(55);
-    let before = if embedded { producers(&mut d) } else { Vec::new() };
-    let after = if embedded { consumers(&mut d) } else { Vec::new() };
+    let before = if embedded {
+        producers(&mut d)
+    } else {
+        Vec::new()
+    };
+    let after = if embedded {
+        consumers(&mut d)
+    } else {
+        Vec::new()
+    };
     let before_len: usize = before.iter().map(Vec::len).sum();
     let after_len: usize = after.iter().map(Vec::len).sum();
 
     // Two passes: the first finds the length, the second knows the branch target.
     let code_base = state::base(&d.regs, seg::CS);
-    let probe = encode(&mut i, form, layout::CODE - code_base + 0x100, layout::CODE - code_base + 0x110, &mut d)?;
+    let probe = encode(
+        &mut i,
+        form,
+        layout::CODE - code_base + 0x100,
+        layout::CODE - code_base + 0x110,
+        &mut d,
+    )?;
     let noise = noise(&mut d, form, &probe);
     let total = (before_len + noise.len() + probe.len() + after_len) as u32;
     let code_at = place(&mut d.rng, total, before_len as u32);
     let start = code_at - code_base;
     let at = start + (before_len + noise.len()) as u32;
     let end = start + total;
-    if code_at < layout::CODE + 2 * layout::PAGE && code_at + total >= layout::CODE + 2 * layout::PAGE {
+    if code_at < layout::CODE + 2 * layout::PAGE
+        && code_at + total >= layout::CODE + 2 * layout::PAGE
+    {
         // Runs into the missing page: no branch can reach the end.
         if needs.fixup.is_some() {
             return Err("no room".into());
@@ -97,7 +113,11 @@ fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
     let mut case = Case {
         title: format!("{}: {text}", form.name()),
         width: form.width,
-        pieces: before.into_iter().chain([instruction]).chain(after).collect(),
+        pieces: before
+            .into_iter()
+            .chain([instruction])
+            .chain(after)
+            .collect(),
         code_at,
         regs: d.regs,
         vector: d.vector,
@@ -112,7 +132,13 @@ fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
     Ok(case)
 }
 
-fn encode(i: &mut Instruction, form: Form, at: u32, end: u32, d: &mut Draft) -> Result<Vec<u8>, String> {
+fn encode(
+    i: &mut Instruction,
+    form: Form,
+    at: u32,
+    end: u32,
+    d: &mut Draft,
+) -> Result<Vec<u8>, String> {
     match i.op0_kind() {
         OpKind::NearBranch16 => i.set_near_branch16(end as u16),
         OpKind::NearBranch32 => i.set_near_branch32(end),
@@ -130,7 +156,11 @@ fn encode(i: &mut Instruction, form: Form, at: u32, end: u32, d: &mut Draft) -> 
     let mut encoder = Encoder::new(form.width.bits());
     // 16-bit branches in 32-bit code clear the upper half of EIP; the encoder wants an address
     // from which the target is in reach.
-    let ip = if i.op0_kind() == OpKind::NearBranch16 { u64::from(at & 0xffff) } else { u64::from(at) };
+    let ip = if i.op0_kind() == OpKind::NearBranch16 {
+        u64::from(at & 0xffff)
+    } else {
+        u64::from(at)
+    };
     encoder.encode(i, ip).map_err(|e| e.to_string())?;
     Ok(encoder.take_buffer())
 }
@@ -140,11 +170,20 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
     if !d.rng.chance(6) {
         return Vec::new();
     }
-    let prefix = d.rng.pick(&[0xf0, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64]);
-    let prefix_like = matches!(bytes[0], 0xf0 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
+    let prefix = d
+        .rng
+        .pick(&[0xf0, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64]);
+    let prefix_like = matches!(
+        bytes[0],
+        0xf0 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65
+    );
     // AMD hosts give REP before LOOPcc and LOCK before MOV CR a meaning of their own.
     let own = matches!(form.code.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne)
-        || form.code.op_code().op_kinds().contains(&OpCodeOperandKind::cr_reg);
+        || form
+            .code
+            .op_code()
+            .op_kinds()
+            .contains(&OpCodeOperandKind::cr_reg);
     if form.code.op_code().fwait() || own {
         return Vec::new();
     }
@@ -152,7 +191,11 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
     // A segment prefix before a memory operand moves the operand; only harmless ones are wanted.
     let moves = decoded.segment_prefix() != iced_x86::Register::None && d.address.is_some();
     let repeats = d.pinned >> 1 & 1 == 0 && form.code.op_code().can_use_rep_prefix();
-    if prefix_like || moves || repeats || (decoded.code() != form.code && decoded.code() != Code::INVALID) {
+    if prefix_like
+        || moves
+        || repeats
+        || (decoded.code() != form.code && decoded.code() != Code::INVALID)
+    {
         return Vec::new();
     }
     vec![prefix]
@@ -162,7 +205,9 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
 fn place(rng: &mut Rng, total: u32, before: u32) -> u32 {
     match rng.below(20) {
         0 | 1 => layout::CODE + layout::PAGE - before - 1 - rng.below((total - before).max(2) - 1),
-        2 if rng.chance(40) => layout::CODE + 2 * layout::PAGE - total + 1 + rng.below((total - 1).max(1)),
+        2 if rng.chance(40) => {
+            layout::CODE + 2 * layout::PAGE - total + 1 + rng.below((total - 1).max(1))
+        }
         _ => layout::CODE + 0x100 + rng.below(0x40),
     }
 }
@@ -180,18 +225,18 @@ fn producers(d: &mut Draft) -> Vec<Vec<u8>> {
             let modrm = (0xc0 | rng.below(0x40)) as u8;
             let r = rng.below(8) as u8;
             match rng.below(12) {
-                0 | 1 => vec![0x39, modrm],                       // cmp r, r
-                2 => vec![0x38, modrm],                           // cmp r8, r8
-                3 => vec![0x85, modrm],                           // test r, r
-                4 => vec![0x83, 0xf8 | r, rng.u32() as u8],       // cmp r, imm8
-                5 => vec![0xf9],                                  // stc
-                6 => vec![0xf8],                                  // clc
-                7 => vec![0xf5],                                  // cmc
-                8 => vec![0x9e],                                  // sahf
-                9 => vec![0x80, 0xf8 | r, rng.u32() as u8],       // cmp r8, imm8
-                10 => vec![0x0f, 0xa3, modrm],                    // bt r, r
+                0 | 1 => vec![0x39, modrm],                 // cmp r, r
+                2 => vec![0x38, modrm],                     // cmp r8, r8
+                3 => vec![0x85, modrm],                     // test r, r
+                4 => vec![0x83, 0xf8 | r, rng.u32() as u8], // cmp r, imm8
+                5 => vec![0xf9],                            // stc
+                6 => vec![0xf8],                            // clc
+                7 => vec![0xf5],                            // cmc
+                8 => vec![0x9e],                            // sahf
+                9 => vec![0x80, 0xf8 | r, rng.u32() as u8], // cmp r8, imm8
+                10 => vec![0x0f, 0xa3, modrm],              // bt r, r
                 _ if d.pinned >> r & 1 == 0 => vec![0x83, 0xc0 | r, rng.u32() as u8], // add r, imm8
-                _ => vec![0x84, modrm],                           // test r8, r8
+                _ => vec![0x84, modrm],                     // test r8, r8
             }
         })
         .collect()
@@ -209,15 +254,15 @@ fn consumers(d: &mut Draft) -> Vec<Vec<u8>> {
             let s = rng.below(8) as u8;
             match rng.below(11) {
                 0 | 1 => vec![0x0f, 0x90 | cc, 0xc0 | rng.below(8) as u8 & 3], // setcc r8
-                2 => vec![0x0f, 0x40 | cc, 0xc0 | r << 3 | s],                  // cmovcc
-                3 => vec![0x9f],                                                // lahf
-                4 => vec![0x11, 0xc0 | s << 3 | r],                             // adc r, r
-                5 => vec![0x19, 0xc0 | s << 3 | r],                             // sbb r, r
-                6 => vec![0xd1, 0xd0 | r],                                      // rcl r, 1
-                7 => vec![0x70 | cc, 1, 0x40 | r],                              // jcc over; inc r
-                8 => vec![0x9c, 0x58 | r],                                      // pushf; pop r
-                9 => vec![0x40 | r],                                            // inc r
-                _ => vec![0xf7, 0xd8 | r],                                      // neg r
+                2 => vec![0x0f, 0x40 | cc, 0xc0 | r << 3 | s],                 // cmovcc
+                3 => vec![0x9f],                                               // lahf
+                4 => vec![0x11, 0xc0 | s << 3 | r],                            // adc r, r
+                5 => vec![0x19, 0xc0 | s << 3 | r],                            // sbb r, r
+                6 => vec![0xd1, 0xd0 | r],                                     // rcl r, 1
+                7 => vec![0x70 | cc, 1, 0x40 | r],                             // jcc over; inc r
+                8 => vec![0x9c, 0x58 | r],                                     // pushf; pop r
+                9 => vec![0x40 | r],                                           // inc r
+                _ => vec![0xf7, 0xd8 | r],                                     // neg r
             }
         })
         .collect()
@@ -232,7 +277,10 @@ fn to_eflags(bits: u32) -> u32 {
         (RflagsBits::CF, 1 << 0),
         (RflagsBits::PF, 1 << 2),
     ];
-    MAP.iter().filter(|(from, _)| bits & from != 0).map(|(_, to)| to).sum()
+    MAP.iter()
+        .filter(|(from, _)| bits & from != 0)
+        .map(|(_, to)| to)
+        .sum()
 }
 
 /// Computes which flags are undefined at the end and at a fault.
@@ -249,8 +297,14 @@ fn follow_flags(case: &mut Case) -> Result<(), String> {
         }
         let conditional = i.has_rep_prefix()
             || i.has_repne_prefix()
-            || matches!(i.mnemonic(), Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Sal)
-            || matches!(i.mnemonic(), Mnemonic::Shld | Mnemonic::Shrd | Mnemonic::Rol | Mnemonic::Ror)
+            || matches!(
+                i.mnemonic(),
+                Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Sal
+            )
+            || matches!(
+                i.mnemonic(),
+                Mnemonic::Shld | Mnemonic::Shrd | Mnemonic::Rol | Mnemonic::Ror
+            )
             || matches!(i.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
         if !conditional {
             now &= !to_eflags(i.rflags_written() | i.rflags_cleared() | i.rflags_set());
@@ -294,7 +348,10 @@ mod tests {
 
     #[test]
     fn undefined_flags_are_followed() {
-        let form = forms::table().0.into_iter().find(|f| f.code == Code::Mul_rm32 && f.width == Width::Code32);
+        let form = forms::table()
+            .0
+            .into_iter()
+            .find(|f| f.code == Code::Mul_rm32 && f.width == Width::Code32);
         let mut rng = Rng::new(3);
         let alone = loop {
             let case = make(form.unwrap(), &mut rng).unwrap();

@@ -87,7 +87,17 @@ unsafe fn map(at: usize, len: usize, prot: i32, flags: i32, fd: i32) -> bool {
     let flags = flags | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping of the process.
     let got = unsafe {
-        syscall(libc::SYS_mmap, [at as u64, len as u64, prot as u64, flags as u64, fd as i64 as u64, 0])
+        syscall(
+            libc::SYS_mmap,
+            [
+                at as u64,
+                len as u64,
+                prot as u64,
+                flags as u64,
+                fd as i64 as u64,
+                0,
+            ],
+        )
     };
     got == at as i64
 }
@@ -116,28 +126,69 @@ unsafe fn child_main(fd: i32, parent: i32) -> ! {
                 exit(n);
             }
         };
-        syscall(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64, 0, 0, 0, 0]);
+        syscall(
+            libc::SYS_prctl,
+            [
+                libc::PR_SET_PDEATHSIG as u64,
+                libc::SIGKILL as u64,
+                0,
+                0,
+                0,
+                0,
+            ],
+        );
         step(10, syscall(libc::SYS_getppid, [0; 6]) == i64::from(parent));
         let rw = libc::PROT_READ | libc::PROT_WRITE;
         let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        step(11, map(SHARED_AT, size_of::<Shared>(), rw, libc::MAP_SHARED, fd));
+        step(
+            11,
+            map(SHARED_AT, size_of::<Shared>(), rw, libc::MAP_SHARED, fd),
+        );
         step(12, map(ALT_STACK_AT, ALT_STACK_BYTES, rw, private, -1));
         for (at, len) in layout::WRITABLE {
-            step(13, map(at as usize, len as usize, rw | libc::PROT_EXEC, private, -1));
+            step(
+                13,
+                map(at as usize, len as usize, rw | libc::PROT_EXEC, private, -1),
+            );
         }
-        step(14, map(layout::READ_ONLY as usize, layout::PAGE as usize, rw, private, -1));
+        step(
+            14,
+            map(
+                layout::READ_ONLY as usize,
+                layout::PAGE as usize,
+                rw,
+                private,
+                -1,
+            ),
+        );
         let page = layout::READ_ONLY as *mut u64;
         let mut rng = crate::rng::Rng::new(0x526f);
         for n in 0..layout::PAGE as usize / 8 {
             page.add(n).write(rng.u64());
         }
         let (at, len) = (u64::from(layout::READ_ONLY), u64::from(layout::PAGE));
-        step(15, syscall(libc::SYS_mprotect, [at, len, libc::PROT_READ as u64, 0, 0, 0]) == 0);
+        step(
+            15,
+            syscall(
+                libc::SYS_mprotect,
+                [at, len, libc::PROT_READ as u64, 0, 0, 0],
+            ) == 0,
+        );
         for (n, d) in layout::LOCAL.iter().enumerate() {
             step(16, set_descriptor(n as u32, d));
         }
-        let stack = libc::stack_t { ss_sp: ALT_STACK_AT as *mut _, ss_flags: SS_AUTODISARM, ss_size: ALT_STACK_BYTES };
-        step(17, syscall(libc::SYS_sigaltstack, [&raw const stack as u64, 0, 0, 0, 0, 0]) == 0);
+        let stack = libc::stack_t {
+            ss_sp: ALT_STACK_AT as *mut _,
+            ss_flags: SS_AUTODISARM,
+            ss_size: ALT_STACK_BYTES,
+        };
+        step(
+            17,
+            syscall(
+                libc::SYS_sigaltstack,
+                [&raw const stack as u64, 0, 0, 0, 0, 0],
+            ) == 0,
+        );
         let handler: extern "C" fn(i32, u64, *mut Context) = on_signal;
         let action = KernelSigaction {
             handler: handler as usize as u64,
@@ -145,13 +196,25 @@ unsafe fn child_main(fd: i32, parent: i32) -> ! {
             restorer: handler as usize as u64, // never used: the handler does its own sigreturn
             mask: 0,
         };
-        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGTRAP,
+        ] {
             let args = [signal as u64, &raw const action as u64, 0, 8, 0, 0];
             step(18, syscall(libc::SYS_rt_sigaction, args) == 0);
         }
         let none = 0u64;
-        syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as u64, &raw const none as u64, 0, 8, 0, 0]);
-        step(19, syscall(libc::SYS_close_range, [0, u64::from(u32::MAX), 0, 0, 0, 0]) == 0);
+        syscall(
+            libc::SYS_rt_sigprocmask,
+            [libc::SIG_SETMASK as u64, &raw const none as u64, 0, 8, 0, 0],
+        );
+        step(
+            19,
+            syscall(libc::SYS_close_range, [0, u64::from(u32::MAX), 0, 0, 0, 0]) == 0,
+        );
         step(20, super::jail::enter());
         asm!("int3");
     }
@@ -169,9 +232,19 @@ unsafe fn set_descriptor(entry: u32, d: &layout::Descriptor) -> bool {
         | u32::from(d.pages) << 4
         | u32::from(!d.present) << 5
         | 1 << 6;
-    let desc = UserDescriptor { entry, base: d.base, limit: d.limit, bits };
+    let desc = UserDescriptor {
+        entry,
+        base: d.base,
+        limit: d.limit,
+        bits,
+    };
     // SAFETY: changes this process's local descriptor table only (mode 0x11: new format).
-    unsafe { syscall(libc::SYS_modify_ldt, [0x11, &raw const desc as u64, 16, 0, 0, 0]) == 0 }
+    unsafe {
+        syscall(
+            libc::SYS_modify_ldt,
+            [0x11, &raw const desc as u64, 16, 0, 0, 0],
+        ) == 0
+    }
 }
 
 /// The kernel's `struct ucontext` up to the FPU pointer.
@@ -240,12 +313,26 @@ fn next_batch(s: &Shared) {
     if s.count.load(Ordering::SeqCst) != 0 {
         s.done.store(finished, Ordering::SeqCst);
     }
-    let seen = if s.count.load(Ordering::SeqCst) == 0 { 0 } else { finished };
+    let seen = if s.count.load(Ordering::SeqCst) == 0 {
+        0
+    } else {
+        finished
+    };
     // SAFETY: futex calls on live words.
     unsafe {
-        syscall(libc::SYS_futex, [s.done.as_ptr() as u64, libc::FUTEX_WAKE as u64, 1, 0, 0, 0]);
+        syscall(
+            libc::SYS_futex,
+            [s.done.as_ptr() as u64, libc::FUTEX_WAKE as u64, 1, 0, 0, 0],
+        );
         while s.go.load(Ordering::SeqCst) == seen {
-            let args = [s.go.as_ptr() as u64, libc::FUTEX_WAIT as u64, u64::from(seen), 0, 0, 0];
+            let args = [
+                s.go.as_ptr() as u64,
+                libc::FUTEX_WAIT as u64,
+                u64::from(seen),
+                0,
+                0,
+                0,
+            ];
             syscall(libc::SYS_futex, args);
         }
     }
@@ -273,7 +360,9 @@ unsafe fn capture(c: &Context, shared: *mut Shared, n: usize) {
     // SAFETY: `n` is below BATCH, the frame's FPU image has at least the bytes that the layout
     // names (the kernel wrote it by XSAVE).
     unsafe {
-        let output = (&raw mut (*shared).output).cast::<super::shared::Output>().add(n);
+        let output = (&raw mut (*shared).output)
+            .cast::<super::shared::Output>()
+            .add(n);
         let (ds, es): (u32, u32);
         asm!("mov {0:e}, ds", "mov {1:e}, es", out(reg) ds, out(reg) es, options(nomem, nostack));
         (&raw mut (*output).regs).write(crate::case::Regs {
@@ -308,7 +397,11 @@ fn current_gs() -> u16 {
 /// Bytes of the image that the layout uses.
 fn xsave_len(layout: &XsaveLayout) -> usize {
     let mut len = 576;
-    for (at, bytes) in [(layout.avx, 256), (layout.opmask, 64), (layout.zmm_high, 512)] {
+    for (at, bytes) in [
+        (layout.avx, 256),
+        (layout.opmask, 64),
+        (layout.zmm_high, 512),
+    ] {
         if at != 0 && at + bytes > len {
             len = at + bytes;
         }
@@ -320,7 +413,9 @@ fn xsave_len(layout: &XsaveLayout) -> usize {
 unsafe fn start(c: &mut Context, shared: *mut Shared, n: usize) -> ! {
     // SAFETY: as `capture`; the inputs are complete (the parent wrote them before `go`).
     unsafe {
-        let input = (&raw mut (*shared).input).cast::<super::shared::Input>().add(n);
+        let input = (&raw mut (*shared).input)
+            .cast::<super::shared::Input>()
+            .add(n);
         let r = (&raw const (*input).regs).read();
         copy_pages((&raw mut (*input).memory).cast(), false);
         let image = (&raw const (*input).xsave).cast::<u8>();

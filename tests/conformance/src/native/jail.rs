@@ -12,7 +12,12 @@ const ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
 const ARCH_X86_64: u32 = 0xc000_003e;
 
 const fn op(code: u16, k: u32, yes: u8, no: u8) -> libc::sock_filter {
-    libc::sock_filter { code, jt: yes, jf: no, k }
+    libc::sock_filter {
+        code,
+        jt: yes,
+        jf: no,
+        k,
+    }
 }
 
 /// Installs the filter for the calling process, for ever. Returns false if the kernel refuses.
@@ -29,13 +34,26 @@ pub fn enter() -> bool {
         op(RETURN, ALLOW, 0, 0),
         op(RETURN, KILL, 0, 0),
     ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
     // SAFETY: prctl with a filter that lives across the call.
     unsafe {
-        syscall(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0, 0]) == 0
+        syscall(
+            libc::SYS_prctl,
+            [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0, 0],
+        ) == 0
             && syscall(
                 libc::SYS_prctl,
-                [libc::PR_SET_SECCOMP as u64, u64::from(libc::SECCOMP_MODE_FILTER), &raw const filter as u64, 0, 0, 0],
+                [
+                    libc::PR_SET_SECCOMP as u64,
+                    u64::from(libc::SECCOMP_MODE_FILTER),
+                    &raw const filter as u64,
+                    0,
+                    0,
+                    0,
+                ],
             ) == 0
     }
 }

@@ -51,7 +51,13 @@ impl Native {
     pub fn new() -> Result<Self, NativeError> {
         let layout = XsaveLayout::host();
         let area = Area::new(layout).map_err(|e| NativeError::System("shared memory", e))?;
-        let mut native = Self { area, layout, child: None, sequence: 0, starts: 0 };
+        let mut native = Self {
+            area,
+            layout,
+            child: None,
+            sequence: 0,
+            starts: 0,
+        };
         native.start()?;
         Ok(native)
     }
@@ -85,7 +91,9 @@ impl Native {
 
     /// Runs up to [`BATCH`] cases; returns how many are done, and why the next one is not.
     fn attempt(&mut self, cases: &[Case]) -> (usize, Option<String>) {
-        let Some(pid) = self.child else { return (0, Some("no child".into())) };
+        let Some(pid) = self.child else {
+            return (0, Some("no child".into()));
+        };
         for (n, case) in cases.iter().enumerate() {
             let input = self.area.input(n);
             input.regs = case.regs;
@@ -96,13 +104,19 @@ impl Native {
         self.area.submit(self.sequence, cases.len() as u32);
         let mut last = (0, Instant::now());
         loop {
-            if self.area.wait_done(self.sequence, Duration::from_millis(20)) {
+            if self
+                .area
+                .wait_done(self.sequence, Duration::from_millis(20))
+            {
                 return (cases.len(), None);
             }
             let current = self.area.current();
             if let Some(status) = child::ended(pid) {
                 self.child = None;
-                return (current as usize, Some(format!("the child ended with status {status}")));
+                return (
+                    current as usize,
+                    Some(format!("the child ended with status {status}")),
+                );
             }
             if current != last.0 {
                 last = (current, Instant::now());
@@ -116,7 +130,8 @@ impl Native {
     fn outcome(&mut self, n: usize, case: &Case) -> Outcome {
         let output = self.area.output(n);
         let mut regs: Regs = output.regs;
-        let at_end = output.trap == 3 && output.regs.eip.wrapping_add(case.code_base()) == case.end() + 1;
+        let at_end =
+            output.trap == 3 && output.regs.eip.wrapping_add(case.code_base()) == case.end() + 1;
         if at_end {
             regs.eip = regs.eip.wrapping_sub(1);
         }
@@ -126,10 +141,19 @@ impl Native {
             Stop::Trap {
                 vector: output.trap as u8,
                 error: output.error,
-                address: if output.trap == 14 { output.cr2 as u32 } else { 0 },
+                address: if output.trap == 14 {
+                    output.cr2 as u32
+                } else {
+                    0
+                },
             }
         };
-        Outcome { stop, regs, vector: Vector::load(&output.xsave, &self.layout), memory: output.memory.to_vec() }
+        Outcome {
+            stop,
+            regs,
+            vector: Vector::load(&output.xsave, &self.layout),
+            memory: output.memory.to_vec(),
+        }
     }
 }
 

@@ -108,13 +108,21 @@ impl Area {
     /// The initial state of case `n` of the batch; only while no batch runs.
     pub fn input(&mut self, n: usize) -> &mut Input {
         // SAFETY: in bounds by the minimum; the child reads it only between `go` and `done`.
-        unsafe { &mut *(&raw mut (*self.at).input).cast::<Input>().add(n.min(BATCH - 1)) }
+        unsafe {
+            &mut *(&raw mut (*self.at).input)
+                .cast::<Input>()
+                .add(n.min(BATCH - 1))
+        }
     }
 
     /// The final state of case `n`; only when that case is over.
     pub fn output(&mut self, n: usize) -> &Output {
         // SAFETY: as `input`; the child writes it only before it moves `current` past `n`.
-        unsafe { &*(&raw const (*self.at).output).cast::<Output>().add(n.min(BATCH - 1)) }
+        unsafe {
+            &*(&raw const (*self.at).output)
+                .cast::<Output>()
+                .add(n.min(BATCH - 1))
+        }
     }
 
     /// Starts batch `sequence`.
@@ -134,9 +142,20 @@ impl Area {
         if sequence != 0 && seen == sequence {
             return true;
         }
-        let time = libc::timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
+        let time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(patience.subsec_nanos()),
+        };
         // SAFETY: a futex wait on a live word with a valid timeout.
-        unsafe { libc::syscall(libc::SYS_futex, done.as_ptr(), libc::FUTEX_WAIT, seen, &raw const time) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                done.as_ptr(),
+                libc::FUTEX_WAIT,
+                seen,
+                &raw const time,
+            )
+        };
         sequence != 0 && done.load(Ordering::SeqCst) == sequence
     }
 }
