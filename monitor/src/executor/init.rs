@@ -1,0 +1,156 @@
+//! The start of an executor: from the first instruction of its image to an empty, jailed process.
+
+use super::image::{FRAME_BASE, FRAME_SIZE, IMAGE_BASE, IMAGE_END, MAILBOX_BASE, MAILBOX_SIZE};
+use super::registers::blank;
+use super::{Executor, ExecutorError, MAILBOX_FD, filter, ptrace};
+use libc::user_regs_struct;
+use std::io;
+
+/// End of the address space that the kernel uses unasked.
+const SPACE_END: u64 = (1 << 47) - 4096;
+
+const SA_RESTORER: u64 = 0x0400_0000;
+
+impl Executor {
+    /// Maps the mailbox, unmaps everything that is not ours, prepares signal frames and shuts the
+    /// jail.
+    pub(super) fn initialise(&mut self) -> Result<(), ExecutorError> {
+        let setup = |step| move |source| ExecutorError::Setup { step, source };
+        ptrace::set_options(self.pid).map_err(setup("PTRACE_SETOPTIONS"))?;
+        self.size_fpu()?;
+        let single = user_regs_struct {
+            rip: self.image.single,
+            rax: libc::SYS_mmap as u64,
+            rdi: MAILBOX_BASE,
+            rsi: MAILBOX_SIZE,
+            rdx: libc::PROT_READ as u64,
+            r10: (libc::MAP_SHARED | libc::MAP_FIXED) as u64,
+            r8: MAILBOX_FD as u64,
+            ..blank()
+        };
+        let end = self.image.single + 3;
+        let r = self.run_fragment(&single, end..=end)?;
+        if r.rax != MAILBOX_BASE {
+            return Err(setup("mapping the mailbox")(io::Error::from_raw_os_error(
+                -(r.rax as i32),
+            )));
+        }
+        let icebp = self.image.icebp;
+        let r = self.run_fragment(
+            &user_regs_struct {
+                rip: icebp,
+                ..blank()
+            },
+            icebp..=icebp + 1,
+        )?;
+        self.icebp_quirk = r.rip == icebp;
+        self.unmap_foreign()?;
+        self.prepare_frames()?;
+        let call = |nr: libc::c_long, a: [u64; 3]| [nr as u64, a[0], a[1], a[2], 0, 0, 0];
+        let program = filter::program(self.image.batch_return);
+        let words: Vec<u64> = program
+            .iter()
+            .map(|f| {
+                u64::from(f.code)
+                    | u64::from(f.jt) << 16
+                    | u64::from(f.jf) << 24
+                    | u64::from(f.k) << 32
+            })
+            .collect();
+        let address = self.mailbox.constants(0x100, &words);
+        let fprog = self
+            .mailbox
+            .constants(0x80, &[program.len() as u64, address]);
+        self.commands(
+            "PR_SET_NO_NEW_PRIVS",
+            &[call(
+                libc::SYS_prctl,
+                [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0],
+            )],
+        )?;
+        self.commands("close", &[call(libc::SYS_close, [MAILBOX_FD as u64, 0, 0])])?;
+        let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
+        self.commands("seccomp", &[call(libc::SYS_seccomp, [mode, 0, fprog])])
+    }
+
+    /// Runs set-up calls, all of which must succeed.
+    fn commands(&mut self, step: &'static str, list: &[[u64; 7]]) -> Result<(), ExecutorError> {
+        for command in list {
+            self.mailbox.push(*command);
+        }
+        self.flush().map_err(|e| match e {
+            ExecutorError::Map(source) => ExecutorError::Setup { step, source },
+            other => other,
+        })
+    }
+
+    /// Unmaps stack, vdso and vvar.
+    fn unmap_foreign(&mut self) -> Result<(), ExecutorError> {
+        let unmap =
+            |start: u64, end: u64| [libc::SYS_munmap as u64, start, end - start, 0, 0, 0, 0];
+        let all = [unmap(0, IMAGE_BASE), unmap(IMAGE_END, SPACE_END)];
+        match self.commands("unmapping", &all) {
+            // Kernels that seal the vdso refuse the whole range: unmap what they let go. What
+            // stays is read-only code and clock data of the host, worth no more than RDTSC.
+            Err(ExecutorError::Setup { source, .. })
+                if source.raw_os_error() == Some(libc::EPERM) => {}
+            other => return other,
+        }
+        let maps =
+            std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).map_err(|source| {
+                ExecutorError::Setup {
+                    step: "reading /proc/PID/maps",
+                    source,
+                }
+            })?;
+        for line in maps.lines().filter(|l| !l.contains("[v")) {
+            let range = line
+                .split_whitespace()
+                .next()
+                .and_then(|r| r.split_once('-'));
+            let Some((start, end)) = range else { continue };
+            let parse = |s: &str| u64::from_str_radix(s, 16).unwrap_or(0);
+            let (start, end) = (parse(start), parse(end));
+            if start >= IMAGE_END || end <= IMAGE_BASE {
+                self.commands("unmapping", &[unmap(start, end)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An alternate stack and handlers for the exceptions whose vector only a signal frame tells.
+    fn prepare_frames(&mut self) -> Result<(), ExecutorError> {
+        let stack = self.mailbox.constants(0, &[FRAME_BASE, 0, FRAME_SIZE]);
+        let flags = SA_RESTORER | (libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER) as u64;
+        let handler = self.image.handler;
+        let action = self.mailbox.constants(0x40, &[handler, flags, handler, 0]);
+        let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
+        let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let map = [
+            libc::SYS_mmap as u64,
+            FRAME_BASE,
+            FRAME_SIZE,
+            prot,
+            anonymous,
+            u64::MAX,
+            0,
+        ];
+        let alternate = [libc::SYS_sigaltstack as u64, stack, 0, 0, 0, 0, 0];
+        let act = |signal: i32| {
+            [
+                libc::SYS_rt_sigaction as u64,
+                signal as u64,
+                action,
+                0,
+                8,
+                0,
+                0,
+            ]
+        };
+        let acts = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL].map(act);
+        self.commands(
+            "signal frames",
+            &[map, alternate, acts[0], acts[1], acts[2], acts[3]],
+        )
+    }
+}

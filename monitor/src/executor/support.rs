@@ -1,0 +1,69 @@
+//! Whether this host can execute guest code directly.
+
+use super::registers::{USER32_CS, UserRegs};
+use super::spawn;
+use super::{ExecutorError, ExecutorPool, Rights, TrapKind};
+use std::os::fd::AsFd;
+
+/// Why ring 3 stays translated on this host. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsupported {
+    /// A step of making an executor failed (ptrace, exec of a memfd, seccomp refused).
+    #[error("no direct execution: {}", chain(.0))]
+    Executor(#[from] ExecutorError),
+    /// 32-bit code does not run or its system calls do not stop.
+    #[error("no direct execution: a 32-bit probe ended with {0} (IA32 emulation off?)")]
+    Probe(String),
+}
+
+fn chain(e: &ExecutorError) -> String {
+    std::error::Error::source(e).map_or_else(|| e.to_string(), |source| format!("{e}: {source}"))
+}
+
+/// Address of the probe in guest space.
+const PROBE: u32 = 0x0804_8000;
+
+/// Makes an executor and runs a few 32-bit instructions in it.
+/// # Errors
+/// [`Unsupported`] with the reason.
+pub fn host_support() -> Result<(), Unsupported> {
+    // inc eax (REX prefix in 64-bit code); int 0x80
+    let code = [0x40, 0xcd, 0x80];
+    let ram = spawn::memfd(c"ring3-probe", 4096, &code, false).map_err(|source| {
+        ExecutorError::Setup {
+            step: "memfd",
+            source,
+        }
+    })?;
+    let mut pool = ExecutorPool::new(ram.as_fd(), None)?;
+    let mut executor = pool.take()?;
+    executor.map(
+        PROBE,
+        0,
+        4096,
+        Rights {
+            write: false,
+            execute: true,
+        },
+    )?;
+    let mut regs = UserRegs {
+        eip: PROBE,
+        ..UserRegs::default()
+    };
+    regs.gpr[0] = 0x1233;
+    let trap = executor.run(&mut regs)?;
+    // Without IA32 emulation `int 0x80` is an ordinary #GP, which serves as well.
+    let stopped = match trap.kind {
+        TrapKind::Syscall => regs.eip == PROBE + 3,
+        TrapKind::Exception { vector: 13, .. } => regs.eip == PROBE + 1,
+        _ => false,
+    };
+    if stopped && regs.gpr[0] == 0x1234 && trap.selectors.cs == USER32_CS {
+        Ok(())
+    } else {
+        Err(Unsupported::Probe(format!(
+            "{:?}, EIP {:#x}, EAX {:#x}",
+            trap.kind, regs.eip, regs.gpr[0]
+        )))
+    }
+}
