@@ -6,14 +6,22 @@ use ring3_guests::{Refresh, prepare, session};
 use std::path::Path;
 use std::time::Duration;
 
-/// Boots the guest and expects its proof: every check passed, and the status says so.
+/// Boots the guest under each engine and expects its proof: every check passed, and the status
+/// says so.
 fn passes(name: &str) {
+    for engine in ["bt", "step"] {
+        passes_under(name, engine);
+    }
+}
+
+fn passes_under(name: &str, engine: &str) {
     let root = Cache::default_root().unwrap();
     let image = prepare(&root, name, Refresh::IfMissing).unwrap_or_else(|e| panic!("{name}: {e}"));
     let directory = tempfile::tempdir().unwrap();
     let serial = directory.path().join("serial");
     let ring3 = Path::new(env!("CARGO_BIN_EXE_ring3"));
-    let command = session::ring3_command(ring3, &image, &serial);
+    let mut command = session::ring3_command(ring3, &image, &serial);
+    command.args(["--engine", engine]);
     let limit = Duration::from_secs(image.proof.timeout_seconds);
     let transcript =
         session::run(command, &serial, limit).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -26,7 +34,7 @@ fn passes(name: &str) {
         .collect();
     assert!(
         missing.is_empty(),
-        "{name}: {}\n{notable}",
+        "{name}, --engine {engine}: {}\n{notable}",
         missing.join("; ")
     );
 }
@@ -55,6 +63,7 @@ guests! {
     virtual_8086_mode: "tiny-v86",
     task_switches: "tiny-tasks",
     self_modifying_code: "tiny-smc",
+    breakpoints_and_single_steps: "tiny-debug",
     interrupts_in_tight_loops: "tiny-irq",
     string_instructions_across_faults: "tiny-rep",
     x87_and_sse_state: "tiny-fpu",

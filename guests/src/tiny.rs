@@ -22,9 +22,10 @@ macro_rules! files {
 }
 
 /// The includes and sources, by file name.
-const SOURCES: [(&str, &str); 12] = files![
+const SOURCES: [(&str, &str); 13] = files![
     "boot.inc",
     "paging.inc",
+    "debug.asm",
     "fpu.asm",
     "irq.asm",
     "paging.asm",
