@@ -12,12 +12,12 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for one case.
 const PATIENCE: Duration = Duration::from_millis(700);
-/// Crashes and hangs after which the worker is given up: each costs a process start or a wait.
-const MOST_LOSSES: u32 = 60;
+/// Time lost to crashes and hangs after which the engine is given up.
+const MOST_LOST: Duration = Duration::from_secs(60);
 /// Longest message.
 const MOST_BYTES: u32 = 1 << 20;
 
@@ -38,7 +38,7 @@ pub struct Isolated {
     facts: Facts,
     program: PathBuf,
     running: Option<Running>,
-    losses: u32,
+    lost: Duration,
 }
 
 struct Running {
@@ -55,7 +55,7 @@ impl Isolated {
             facts,
             program,
             running: None,
-            losses: 0,
+            lost: Duration::ZERO,
         }
     }
 
@@ -108,13 +108,15 @@ impl Isolated {
     }
 
     fn run_one(&mut self, case: &Case) -> Outcome {
-        if self.losses >= MOST_LOSSES {
+        if self.lost >= MOST_LOST {
             let mut outcome = Outcome::lost("");
-            outcome.stop = Stop::Skipped(format!("given up after {MOST_LOSSES} crashes and hangs"));
+            outcome.stop =
+                Stop::Skipped("given up: too much time lost to crashes and hangs".into());
             return outcome;
         }
+        let begin = Instant::now();
         self.ask(case).unwrap_or_else(|why| {
-            self.losses += 1;
+            self.lost += begin.elapsed();
             Outcome::lost(why)
         })
     }
