@@ -175,6 +175,26 @@ fn no_system_call_is_carried_out_by_any_entry_and_number() {
 }
 
 #[test]
+fn a_32_bit_syscall_instruction_does_nothing() {
+    // Loses EIP on AMD processors, is #UD on Intel ones.
+    let mut b = Bench::new(&[0x0f, 0x05, HLT]);
+    b.executor.flush().unwrap();
+    let before = world(&b);
+    for number in 0..=600u32 {
+        let mut regs = tempting();
+        regs.gpr[0] = number;
+        match b.run(&mut regs) {
+            CALL => assert_eq!(regs.gpr[0], number),
+            TrapKind::Exception { vector: 6, .. } => assert_eq!(regs.eip, CODE),
+            // With its stack unreadable the kernel gives up before the stop.
+            TrapKind::PageFault { cr2, .. } => assert_eq!(cr2, regs.eip),
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+    assert!(world(&b) == before);
+}
+
+#[test]
 fn sysenter_and_the_vsyscall_page_do_nothing() {
     let mut b = Bench::new(&long(&[0x0f, 0x34, HLT]));
     let kind = b.run(&mut tempting());

@@ -45,10 +45,8 @@ impl Executor {
         )?;
         self.icebp_quirk = r.rip == icebp;
         self.unmap_foreign()?;
-        self.prepare_frames()?;
-        let call = |nr: libc::c_long, a: [u64; 3]| [nr as u64, a[0], a[1], a[2], 0, 0, 0];
-        let program = filter::program(self.image.batch_return);
-        let words: Vec<u64> = program
+        let frames = self.frame_commands();
+        let words: Vec<u64> = filter::program(self.image.batch_return)
             .iter()
             .map(|f| {
                 u64::from(f.code)
@@ -58,38 +56,42 @@ impl Executor {
             })
             .collect();
         let address = self.mailbox.constants(0x100, &words);
-        let fprog = self
-            .mailbox
-            .constants(0x80, &[program.len() as u64, address]);
-        self.commands(
-            "PR_SET_NO_NEW_PRIVS",
-            &[call(
-                libc::SYS_prctl,
-                [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0],
-            )],
-        )?;
-        self.commands("close", &[call(libc::SYS_close, [MAILBOX_FD as u64, 0, 0])])?;
+        let fprog = self.mailbox.constants(0x80, &[words.len() as u64, address]);
+        let call = |nr: libc::c_long, a: [u64; 3]| [nr as u64, a[0], a[1], a[2], 0, 0, 0];
         let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
-        self.commands("seccomp", &[call(libc::SYS_seccomp, [mode, 0, fprog])])
+        let jail = [
+            (
+                "PR_SET_NO_NEW_PRIVS",
+                call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0]),
+            ),
+            ("close", call(libc::SYS_close, [MAILBOX_FD as u64, 0, 0])),
+            ("seccomp", call(libc::SYS_seccomp, [mode, 0, fprog])),
+        ];
+        self.commands(&[&frames[..], &jail[..]].concat())
     }
 
     /// Runs set-up calls, all of which must succeed.
-    fn commands(&mut self, step: &'static str, list: &[[u64; 7]]) -> Result<(), ExecutorError> {
-        for command in list {
+    fn commands(&mut self, list: &[(&'static str, [u64; 7])]) -> Result<(), ExecutorError> {
+        for (_, command) in list {
             self.mailbox.push(*command);
         }
-        self.flush().map_err(|e| match e {
-            ExecutorError::Map(source) => ExecutorError::Setup { step, source },
-            other => other,
-        })
+        match self.flush_commands()? {
+            None => Ok(()),
+            Some((i, source)) => Err(ExecutorError::Setup {
+                step: list.get(i).map_or("?", |c| c.0),
+                source,
+            }),
+        }
     }
 
     /// Unmaps stack, vdso and vvar.
     fn unmap_foreign(&mut self) -> Result<(), ExecutorError> {
-        let unmap =
-            |start: u64, end: u64| [libc::SYS_munmap as u64, start, end - start, 0, 0, 0, 0];
+        let unmap = |start: u64, end: u64| {
+            let command = [libc::SYS_munmap as u64, start, end - start, 0, 0, 0, 0];
+            ("unmapping", command)
+        };
         let all = [unmap(0, IMAGE_BASE), unmap(IMAGE_END, SPACE_END)];
-        match self.commands("unmapping", &all) {
+        match self.commands(&all) {
             // Kernels that seal the vdso refuse the whole range: unmap what they let go. What
             // stays is read-only code and clock data of the host, worth no more than RDTSC.
             Err(ExecutorError::Setup { source, .. })
@@ -112,45 +114,58 @@ impl Executor {
             let parse = |s: &str| u64::from_str_radix(s, 16).unwrap_or(0);
             let (start, end) = (parse(start), parse(end));
             if start >= IMAGE_END || end <= IMAGE_BASE {
-                self.commands("unmapping", &[unmap(start, end)])?;
+                self.commands(&[unmap(start, end)])?;
             }
         }
         Ok(())
     }
 
-    /// An alternate stack and handlers for the exceptions whose vector only a signal frame tells.
-    fn prepare_frames(&mut self) -> Result<(), ExecutorError> {
+    /// An alternate stack and handlers for the exceptions whose details only a signal frame tells.
+    fn frame_commands(&mut self) -> Vec<(&'static str, [u64; 7])> {
         let stack = self.mailbox.constants(0, &[FRAME_BASE, 0, FRAME_SIZE]);
         let flags = SA_RESTORER | (libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER) as u64;
         let handler = self.image.handler;
         let action = self.mailbox.constants(0x40, &[handler, flags, handler, 0]);
         let anonymous = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
         let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-        let map = [
-            libc::SYS_mmap as u64,
-            FRAME_BASE,
-            FRAME_SIZE,
-            prot,
-            anonymous,
-            u64::MAX,
-            0,
+        let mut out = vec![
+            (
+                "the frame area",
+                [
+                    libc::SYS_mmap as u64,
+                    FRAME_BASE,
+                    FRAME_SIZE,
+                    prot,
+                    anonymous,
+                    u64::MAX,
+                    0,
+                ],
+            ),
+            (
+                "sigaltstack",
+                [libc::SYS_sigaltstack as u64, stack, 0, 0, 0, 0, 0],
+            ),
         ];
-        let alternate = [libc::SYS_sigaltstack as u64, stack, 0, 0, 0, 0, 0];
-        let act = |signal: i32| {
-            [
-                libc::SYS_rt_sigaction as u64,
-                signal as u64,
-                action,
-                0,
-                8,
-                0,
-                0,
-            ]
-        };
-        let acts = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL].map(act);
-        self.commands(
-            "signal frames",
-            &[map, alternate, acts[0], acts[1], acts[2], acts[3]],
-        )
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+        ] {
+            out.push((
+                "rt_sigaction",
+                [
+                    libc::SYS_rt_sigaction as u64,
+                    signal as u64,
+                    action,
+                    0,
+                    8,
+                    0,
+                    0,
+                ],
+            ));
+        }
+        out
     }
 }

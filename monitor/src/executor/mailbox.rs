@@ -172,12 +172,12 @@ impl Drop for Mailbox {
     }
 }
 
-/// Checks a range of guest pages: aligned, not empty, above the host's lowest page, by 4 GiB.
+/// Checks a range of guest pages: aligned, not empty, from the host's lowest address to 4 GiB.
 /// # Errors
 /// [`ExecutorError::BadRange`].
-pub fn check_range(lin: u32, len: u64) -> Result<(), ExecutorError> {
+pub fn check_range(lin: u32, len: u64, lowest: u32) -> Result<(), ExecutorError> {
     let start = u64::from(lin);
-    let good = start >= 0x1000 && (start | len) & 0xfff == 0 && len > 0 && len <= (1 << 32) - start;
+    let good = lin >= lowest && (start | len) & 0xfff == 0 && len > 0 && len <= (1 << 32) - start;
     if good {
         Ok(())
     } else {

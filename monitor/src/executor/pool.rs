@@ -16,6 +16,7 @@ pub struct ExecutorPool {
     image_fd: OwnedFd,
     ram: OwnedFd,
     ram_size: u64,
+    lowest: u32,
     core: Option<usize>,
     idle: Vec<Executor>,
 }
@@ -35,11 +36,19 @@ impl ExecutorPool {
             .map_err(setup("duplicating the RAM memfd"))?;
         let ram = std::fs::File::from(ram);
         let ram_size = ram.metadata().map_err(setup("the size of RAM"))?.len();
+        // Below this, mapping takes a privilege that we may lack.
+        let lowest = std::fs::read_to_string("/proc/sys/vm/mmap_min_addr")
+            .ok()
+            .and_then(|text| text.trim().parse::<u32>().ok())
+            .map_or(0x1_0000, |address| {
+                address.next_multiple_of(0x1000).max(0x1000)
+            });
         Ok(Self {
             image,
             image_fd,
             ram: ram.into(),
             ram_size,
+            lowest,
             core,
             idle: Vec::new(),
         })
@@ -66,8 +75,13 @@ impl ExecutorPool {
             .inspect_err(|_| spawn::abandon(pid))
             .map_err(setup("pidfd_open"))?;
         let kick = ExecutorKick::new(pidfd);
-        let mut executor =
-            Executor::adopt(pid, kick, Arc::clone(&self.image), mailbox, self.ram_size);
+        let mut executor = Executor::adopt(
+            pid,
+            kick,
+            Arc::clone(&self.image),
+            mailbox,
+            (self.ram_size, self.lowest),
+        );
         executor.initialise()?;
         Ok(executor)
     }
@@ -78,6 +92,12 @@ impl ExecutorPool {
         if self.idle.len() < MAX_IDLE && executor.reset().is_ok() {
             self.idle.push(executor);
         }
+    }
+
+    /// The lowest guest-linear address that executors can map, bytes.
+    #[must_use]
+    pub fn lowest_address(&self) -> u32 {
+        self.lowest
     }
 
     /// Number of idle executors.

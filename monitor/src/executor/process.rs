@@ -1,11 +1,11 @@
 //! One executor: running guest code, mapping its pages, reading its state.
 
 use super::ExecutorError;
-use super::image::{ExecutorImage, FRAME_BASE, FRAME_SIZE, MAILBOX_BASE};
+use super::image::{COMMAND_BYTES, ExecutorImage, FRAME_BASE, FRAME_SIZE, MAILBOX_BASE};
 use super::kick::ExecutorKick;
 use super::mailbox::{Mailbox, Rights, check_range};
 use super::ptrace::{self, Stop};
-use super::registers::{FLAG_ID, UserRegs, blank, differences};
+use super::registers::{FLAG_ID, FLAG_TF, UserRegs, blank, differences};
 use super::trap::{Class, ForeignCause, Trap, TrapKind, classify, in_compat};
 use core::marker::PhantomData;
 use core::ops::RangeInclusive;
@@ -15,39 +15,41 @@ use std::sync::Arc;
 
 /// Registers that change by more than this many are written all at once.
 const MAX_POKES: usize = 4;
+/// The highest signal code that is no ptrace event.
+const SI_KERNEL: i32 = 0x80;
 /// The signal code of ICEBP.
 const TRAP_BRKPT: i32 = 1;
-/// Bytes 464-511 of an XSAVE image are software's, not state.
-const SOFTWARE_BYTES: core::ops::Range<usize> = 464..512;
-
 /// A jailed process that runs one guest address space. See the module's text.
 pub struct Executor {
     pub(super) pid: pid_t,
     pub(super) image: Arc<ExecutorImage>,
     pub(super) mailbox: Mailbox,
     pub(super) ram_size: u64,
+    pub(super) lowest: u32,
     kick: ExecutorKick,
     /// Registers of the stopped process, while `known`.
-    task: user_regs_struct,
-    known: bool,
+    pub(super) task: user_regs_struct,
+    pub(super) known: bool,
     /// EFLAGS.ID of the process: ptrace does not set it.
     id: bool,
     /// The host leaves RIP at an ICEBP, not after it (virtual AMD processors do).
     pub(super) icebp_quirk: bool,
     /// Dead; `fpu` holds its last state.
-    gone: bool,
+    pub(super) gone: bool,
     /// A kick arrived while our own fragments ran.
-    kicked: bool,
+    pub(super) kicked: bool,
     /// The signal that the stopped process has not received, for [`Self::exact`].
-    signal: Option<c_int>,
-    /// XSAVE image: scratch, or the truth while `fpu_held` or `gone`.
-    fpu: Vec<u8>,
-    fpu_held: bool,
+    pub(super) signal: Option<c_int>,
+    /// XSAVE image of the guest, true while `fpu_current`. Read at every stop: whatever happens
+    /// to a process that is held, nothing is lost.
+    pub(super) fpu: Vec<u8>,
+    pub(super) fpu_current: bool,
     /// ptrace binds to the thread that started the process.
     not_send: PhantomData<*const ()>,
 }
 
-fn ptrace_error(request: &'static str) -> impl FnOnce(io::Error) -> ExecutorError {
+/// Maps "no such process" to [`ExecutorError::Dead`].
+pub(super) fn ptrace_error(request: &'static str) -> impl FnOnce(io::Error) -> ExecutorError {
     move |source| match source.raw_os_error() {
         Some(libc::ESRCH | libc::ECHILD) => ExecutorError::Dead,
         _ => ExecutorError::Ptrace { request, source },
@@ -61,13 +63,14 @@ impl Executor {
         kick: ExecutorKick,
         image: Arc<ExecutorImage>,
         mailbox: Mailbox,
-        ram_size: u64,
+        (ram_size, lowest): (u64, u32),
     ) -> Self {
         Self {
             pid,
             image,
             mailbox,
             ram_size,
+            lowest,
             kick,
             task: blank(),
             known: false,
@@ -77,18 +80,9 @@ impl Executor {
             kicked: false,
             signal: None,
             fpu: Vec::new(),
-            fpu_held: false,
+            fpu_current: true,
             not_send: PhantomData,
         }
-    }
-
-    /// Learns the size of the host's XSAVE image; once, at the start.
-    pub(super) fn size_fpu(&mut self) -> Result<(), ExecutorError> {
-        self.fpu.resize(1 << 16, 0);
-        let length = ptrace::get_xstate(self.pid, &mut self.fpu)
-            .map_err(ptrace_error("PTRACE_GETREGSET"))?;
-        self.fpu.truncate(length);
-        Ok(())
     }
 
     /// The host process id.
@@ -106,7 +100,8 @@ impl Executor {
     /// Queues mapping `len` bytes of RAM from `ram_offset` at guest-linear `lin`; it replaces what
     /// is there. Done before the next run.
     /// # Errors
-    /// [`ExecutorError::BadRange`] if a value is not page aligned, `lin` is in page 0, or RAM or
+    /// [`ExecutorError::BadRange`] if a value is not page aligned, `lin` is below
+    /// [`super::ExecutorPool::lowest_address`], or RAM or
     /// the address space ends before; the errors of a flush if the queue was full.
     pub fn map(
         &mut self,
@@ -115,7 +110,7 @@ impl Executor {
         len: u32,
         rights: Rights,
     ) -> Result<(), ExecutorError> {
-        check_range(lin, u64::from(len))?;
+        check_range(lin, u64::from(len), self.lowest)?;
         if ram_offset & 0xfff != 0
             || ram_offset
                 .checked_add(u64::from(len))
@@ -133,7 +128,7 @@ impl Executor {
     /// # Errors
     /// As [`Self::map`].
     pub fn unmap(&mut self, lin: u32, len: u32) -> Result<(), ExecutorError> {
-        check_range(lin, u64::from(len))?;
+        check_range(lin, u64::from(len), self.lowest)?;
         self.make_room()?;
         self.mailbox.push_unmap(u64::from(lin), u64::from(len));
         Ok(())
@@ -154,25 +149,27 @@ impl Executor {
         if self.mailbox.queued() == 0 {
             return Ok(());
         }
+        match self.flush_commands()? {
+            None => Ok(()),
+            Some((_, error)) => Err(ExecutorError::Map(error)),
+        }
+    }
+
+    /// Runs the queued commands; returns the first that failed.
+    pub(super) fn flush_commands(&mut self) -> Result<Option<(usize, io::Error)>, ExecutorError> {
         self.mailbox.seal();
-        let expected = MAILBOX_BASE + (self.mailbox.queued() * super::image::COMMAND_BYTES) as u64;
+        let queued = self.mailbox.queued();
         let (start, end) = (self.image.batch, self.image.batch_end);
-        let result = self.run_fragment(
-            &user_regs_struct {
-                rip: start,
-                rbx: MAILBOX_BASE,
-                ..blank()
-            },
-            end..=end,
-        );
+        let regs = user_regs_struct {
+            rip: start,
+            rbx: MAILBOX_BASE,
+            ..blank()
+        };
+        let result = self.run_fragment(&regs, end..=end);
         self.mailbox.clear();
         let r = result?;
-        if r.rbx == expected {
-            return Ok(());
-        }
-        Err(ExecutorError::Map(io::Error::from_raw_os_error(
-            -(r.rax as i32),
-        )))
+        let done = (r.rbx.wrapping_sub(MAILBOX_BASE) as usize) / COMMAND_BYTES;
+        Ok((done < queued).then(|| (done, io::Error::from_raw_os_error(-(r.rax as i32)))))
     }
 
     /// Unmaps everything and forgets the registers and FPU state.
@@ -204,8 +201,10 @@ impl Executor {
         self.known = false;
         self.signal = None;
         let pid = self.pid;
-        let result = ptrace::set_regs(pid, regs).and_then(|()| ptrace::run_trusted(pid));
+        let result = ptrace::set_regs(pid, regs);
         self.or_dead(result, "PTRACE_SETREGS")?;
+        let result = ptrace::run_trusted(pid);
+        self.or_dead(result, "PTRACE_CONT")?;
         loop {
             match self.wait()? {
                 Stop::Signal(libc::SIGTRAP) => {
@@ -234,7 +233,7 @@ impl Executor {
     /// mappings are carried out first.
     ///
     /// The caller guarantees what direct execution demands (ring 3, flat segments, IF=1, IOPL=0).
-    /// The FPU state stays in the process: see [`Self::save_fpu`] and [`Self::load_fpu`].
+    /// The FPU state is not part of `regs`: see [`Self::save_fpu`] and [`Self::load_fpu`].
     /// # Errors
     /// See [`ExecutorError`]; `regs` is then unchanged.
     pub fn run(&mut self, regs: &mut UserRegs) -> Result<Trap, ExecutorError> {
@@ -250,6 +249,7 @@ impl Executor {
         }
         self.known = false;
         self.signal = None;
+        self.fpu_current = false;
         self.kick.set_running(true);
         let started = ptrace::run_without_syscalls(self.pid, 0);
         let stop = if started.is_ok() {
@@ -268,10 +268,9 @@ impl Executor {
             Ok(Stop::Signal(signal)) => self.finish(Some(signal)),
             Ok(Stop::Exit) => self.salvage().map(|()| self.killed()),
             Ok(Stop::Gone) => {
+                // Resumed from its exit stop: it was killed while held and ran nothing more.
                 self.gone = true;
-                Err(ExecutorError::Protocol(
-                    "the process died without its exit stop".into(),
-                ))
+                return Ok(Trap::new(TrapKind::Killed, &self.task));
             }
             Err(source) => Err(ExecutorError::Ptrace {
                 request: "wait",
@@ -316,7 +315,21 @@ impl Executor {
             None | Some(super::kick::SIGNAL) => None,
             Some(_) => ptrace::signal_info(self.pid).ok(),
         };
-        self.read_task()?;
+        // Killed since: the information is that of the exit stop, or none.
+        let info = info.filter(|i| Some(i.si_signo) == signal && i.si_code <= SI_KERNEL);
+        let by_instruction = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGTRAP,
+        ];
+        if info.is_none() && signal.is_some_and(|s| by_instruction.contains(&s)) {
+            self.died()?;
+        } else {
+            self.read_task()?;
+            self.read_fpu()?;
+        }
         // A call that was stopped but killed before we looked shows in the registers all the same.
         let call = signal.is_none();
         if !in_compat(&self.task) {
@@ -327,7 +340,7 @@ impl Executor {
             return Ok(Trap::new(TrapKind::Syscall, &self.task));
         }
         let (Some(signal), Some(info)) = (signal, info) else {
-            return Ok(Trap::new(TrapKind::Kick, &self.task));
+            return Ok(Trap::new(self.without_information(signal), &self.task));
         };
         let kind = match classify(signal, &info, fault_address(&info)) {
             Class::Kind(kind) => {
@@ -352,107 +365,6 @@ impl Executor {
         Ok(Trap::new(kind, &self.task))
     }
 
-    /// Vector and error code of the exception that ended the last run, from a signal frame that the
-    /// kernel writes for it (about three times the cost of a trap). Valid until the next mapping is
-    /// flushed or the next run.
-    /// # Errors
-    /// [`ExecutorError::Protocol`] if the last run did not end by an exception.
-    pub fn exact(&mut self) -> Result<(u8, u32), ExecutorError> {
-        const GREGS: u64 = 40;
-        self.alive()?;
-        let Some(signal) = self.signal.take() else {
-            return Err(ExecutorError::Protocol("no exception to look at".into()));
-        };
-        let guest = self.task;
-        let pid = self.pid;
-        // The kernel clears the FPU state for the handler.
-        let result = ptrace::get_xstate(pid, &mut self.fpu).map(drop);
-        self.or_dead(result, "PTRACE_GETREGSET")?;
-        self.fpu_held = true;
-        let found = self.take_frame(signal);
-        let restored = if self.gone {
-            Ok(())
-        } else {
-            ptrace::set_xstate(pid, &self.fpu)
-        };
-        let restored = self.or_dead(restored, "PTRACE_SETREGSET");
-        self.fpu_held = false;
-        self.task = guest;
-        self.known = false;
-        let frame = found?;
-        restored?;
-        let word = |index: u64| ptrace::peek(pid, frame.wrapping_add(GREGS + 8 * index));
-        let (error, vector) = (word(19), word(20));
-        let (error, vector) = (
-            self.or_dead(error, "PTRACE_PEEKDATA")?,
-            self.or_dead(vector, "PTRACE_PEEKDATA")?,
-        );
-        Ok((vector as u8, error as u32))
-    }
-
-    /// Lets `signal` be delivered; returns the address of the `ucontext` in the executor.
-    fn take_frame(&mut self, signal: c_int) -> Result<u64, ExecutorError> {
-        let pid = self.pid;
-        let mut deliver = signal;
-        loop {
-            let result = ptrace::run_without_syscalls(pid, deliver);
-            self.or_dead(result, "PTRACE_SYSEMU")?;
-            deliver = 0;
-            match self.wait()? {
-                Stop::Signal(libc::SIGTRAP) => {
-                    let r = self.read_task()?;
-                    if r.rip == self.image.handler + 1 {
-                        return Ok(r.rdx);
-                    }
-                }
-                Stop::Signal(s) if s == signal || s == libc::SIGSEGV => {
-                    return Err(ExecutorError::Protocol(format!(
-                        "signal {s} instead of a frame"
-                    )));
-                }
-                _ => self.kicked = true,
-            }
-        }
-    }
-
-    /// Copies the guest's FPU, SSE and AVX state into the XSAVE image `area` (standard format; as
-    /// much as fits). Works on a killed executor too.
-    /// # Errors
-    /// The host's refusal.
-    pub fn save_fpu(&mut self, area: &mut [u8]) -> Result<(), ExecutorError> {
-        if !self.gone {
-            match ptrace::get_xstate(self.pid, &mut self.fpu) {
-                Ok(_) => {}
-                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => self.died()?,
-                Err(source) => {
-                    return Err(ExecutorError::Ptrace {
-                        request: "PTRACE_GETREGSET",
-                        source,
-                    });
-                }
-            }
-        }
-        let n = area.len().min(self.fpu.len());
-        if n < SOFTWARE_BYTES.end {
-            return Err(ExecutorError::BadRange(0, n as u64));
-        }
-        area[..SOFTWARE_BYTES.start].copy_from_slice(&self.fpu[..SOFTWARE_BYTES.start]);
-        area[SOFTWARE_BYTES.end..n].copy_from_slice(&self.fpu[SOFTWARE_BYTES.end..n]);
-        Ok(())
-    }
-
-    /// Loads the guest's FPU state from an XSAVE image in standard format.
-    /// # Errors
-    /// The host's refusal, as of an image that XRSTOR would refuse.
-    pub fn load_fpu(&mut self, area: &[u8]) -> Result<(), ExecutorError> {
-        self.alive()?;
-        let n = area.len().min(self.fpu.len());
-        self.fpu[..n].copy_from_slice(&area[..n]);
-        self.fpu[n..].fill(0);
-        let result = ptrace::set_xstate(self.pid, &self.fpu);
-        self.or_dead(result, "PTRACE_SETREGSET")
-    }
-
     /// True while the process can run guest code.
     #[must_use]
     pub fn is_alive(&mut self) -> bool {
@@ -461,7 +373,24 @@ impl Executor {
         readable && !self.gone
     }
 
-    fn alive(&self) -> Result<(), ExecutorError> {
+    /// The meaning of a signal stop whose information is not there: a kick, or a process killed
+    /// just now. Faults are found again where the guest goes on; #BP and #DB are past.
+    fn without_information(&self, signal: Option<c_int>) -> TrapKind {
+        match signal {
+            Some(libc::SIGTRAP) if self.gone => {
+                let vector = if self.task.eflags & FLAG_TF != 0 {
+                    1
+                } else {
+                    3
+                };
+                TrapKind::Exception { vector, error: 0 }
+            }
+            _ if self.gone => TrapKind::Killed,
+            _ => TrapKind::Kick,
+        }
+    }
+
+    pub(super) fn alive(&self) -> Result<(), ExecutorError> {
         if self.gone {
             Err(ExecutorError::Dead)
         } else {
@@ -470,7 +399,7 @@ impl Executor {
     }
 
     /// Reads the registers of the stopped process; of one that was killed meanwhile too.
-    fn read_task(&mut self) -> Result<user_regs_struct, ExecutorError> {
+    pub(super) fn read_task(&mut self) -> Result<user_regs_struct, ExecutorError> {
         match ptrace::get_regs(self.pid) {
             Ok(r) => self.set_task(r),
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => self.died()?,
@@ -491,7 +420,7 @@ impl Executor {
     }
 
     /// Waits for a stop that leaves the process alive.
-    fn wait(&mut self) -> Result<Stop, ExecutorError> {
+    pub(super) fn wait(&mut self) -> Result<Stop, ExecutorError> {
         match ptrace::wait(self.pid).map_err(ptrace_error("wait"))? {
             Stop::Exit => {
                 self.salvage()?;
@@ -506,7 +435,7 @@ impl Executor {
     }
 
     /// ESRCH: the stopped process has been killed. Takes what is left of it.
-    fn died(&mut self) -> Result<(), ExecutorError> {
+    pub(super) fn died(&mut self) -> Result<(), ExecutorError> {
         if self.gone {
             return Ok(());
         }
@@ -522,7 +451,7 @@ impl Executor {
     /// At the exit stop: takes registers and FPU state, then lets the process die and reaps it.
     fn salvage(&mut self) -> Result<(), ExecutorError> {
         let regs = ptrace::get_regs(self.pid);
-        let fpu = if self.fpu_held {
+        let fpu = if self.fpu_current {
             Ok(0)
         } else {
             ptrace::get_xstate(self.pid, &mut self.fpu)
@@ -551,7 +480,7 @@ impl Executor {
     }
 
     /// Maps "no such process" to [`ExecutorError::Dead`] after taking what is left of it.
-    fn or_dead<T>(
+    pub(super) fn or_dead<T>(
         &mut self,
         result: io::Result<T>,
         request: &'static str,

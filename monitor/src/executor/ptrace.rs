@@ -228,25 +228,21 @@ pub fn run_trusted(pid: pid_t) -> io::Result<()> {
 /// # Errors
 /// ECHILD if it was reaped already.
 pub fn wait(pid: pid_t) -> io::Result<Stop> {
-    loop {
-        let mut status = 0;
-        // SAFETY: the kernel writes one integer to a live local.
-        if unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
+    let mut status = 0;
+    // SAFETY: the kernel writes one integer to a live local.
+    while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
-        if !libc::WIFSTOPPED(status) {
-            return Ok(Stop::Gone);
-        }
-        let event = status >> 16;
-        let signal = libc::WSTOPSIG(status);
-        return Ok(match (event, signal) {
-            (libc::PTRACE_EVENT_EXIT, _) => Stop::Exit,
-            (0, s) if s == libc::SIGTRAP | 0x80 => Stop::Syscall,
-            (_, s) => Stop::Signal(s),
-        });
     }
+    if !libc::WIFSTOPPED(status) {
+        return Ok(Stop::Gone);
+    }
+    let signal = libc::WSTOPSIG(status);
+    Ok(match status >> 16 {
+        libc::PTRACE_EVENT_EXIT => Stop::Exit,
+        0 if signal == libc::SIGTRAP | 0x80 => Stop::Syscall,
+        _ => Stop::Signal(signal),
+    })
 }

@@ -13,6 +13,8 @@ pub const USER_DS: u16 = 0x2b;
 const SETTABLE: u64 = 0x5_4dd5;
 /// EFLAGS.ID.
 pub const FLAG_ID: u64 = 1 << 21;
+/// EFLAGS.TF.
+pub const FLAG_TF: u64 = 1 << 8;
 const FLAG_RF: u64 = 1 << 16;
 const FLAG_IF: u64 = 1 << 9;
 const FLAG_FIXED: u64 = 1 << 1;
