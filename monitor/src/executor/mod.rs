@@ -1,7 +1,7 @@
 //! Executors: jailed host processes in which ring-3 32-bit guest code runs on the bare processor.
 //!
 //! An executor's address space below 4 GiB is one guest address space, made of shared mappings of
-//! the guest RAM memfd; above 4 GiB lie a page of code and a read-only mailbox ([`image`]). Guest
+//! the guest RAM memfd; above 4 GiB lie a page of code and a read-only mailbox (`image.rs`). Guest
 //! code runs in compatibility mode. The monitor's processor thread traces the process (ptrace) and
 //! holds it while it does not run guest code.
 //!
@@ -15,7 +15,7 @@
 //!    of the guest runs: one thread, registers set by the monitor, code and commands in pages that
 //!    the process cannot write or replace. So mapping commands need no secret: guest code has no
 //!    moment at which a mapping call would be carried out.
-//! 3. A seccomp filter ([`filter`]) allows the loop only shared mappings of guest RAM and unmapping,
+//! 3. A seccomp filter (`filter.rs`) allows the loop only shared mappings of guest RAM and unmapping,
 //!    below 4 GiB; it also stops the emulated vsyscall page. It never lets anything through that 1.
 //!    would have stopped.
 //! 4. RAM is the only open descriptor. Stack, vdso and vvar are unmapped; the stub needs none.
