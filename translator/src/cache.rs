@@ -200,6 +200,11 @@ impl Translator {
         &self.stats
     }
 
+    /// Call before written or patched code may run.
+    pub fn synchronize(&mut self) {
+        self.memory.synchronize();
+    }
+
     /// Fills every jump-cache slot with the miss exit; call when wiring a state up.
     pub fn clear_jump_caches(&self, st: &mut GuestState) {
         for table in 0..2 {
@@ -408,6 +413,8 @@ impl Translator {
 
     /// Patches a link to go through the jump cache: for targets that must be looked up each time.
     pub fn link_by_cache(&mut self, link: u32, table: usize) {
+        // Otherwise the jump would lie behind a unit for one use and be overwritten with it.
+        self.forget_once();
         let Some(l) = self.links.get(link as usize) else { return };
         let (field, eip, start) = (l.field, l.target_eip, self.used as u32);
         let mut buf = CodeBuf::default();
