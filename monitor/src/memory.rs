@@ -207,7 +207,8 @@ impl GuestRam {
     pub fn read_rom(&self, pa: u64, buf: &mut [u8]) -> bool {
         let Some(rom) = self.rom.get() else { return false };
         let Some(at) = pa.checked_sub((1 << 32) - rom.len() as u64) else { return false };
-        let Some(rest) = usize::try_from(at).ok().and_then(|at| rom.get(at..)) else { return false };
+        let rest = usize::try_from(at).ok().and_then(|at| rom.get(at..)).filter(|rest| !rest.is_empty());
+        let Some(rest) = rest else { return false };
         let available = rest.len().min(buf.len());
         buf[..available].copy_from_slice(&rest[..available]);
         buf[available..].fill(0xff);

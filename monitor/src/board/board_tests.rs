@@ -1,4 +1,6 @@
 use super::*;
+use crate::memory::attr;
+use ring3_devices::block::MemoryDisk;
 
 fn board() -> (Board, Arc<VmClock>) {
     let clock = Arc::new(VmClock::manual(1_700_000_000));
@@ -34,10 +36,10 @@ fn unmapped_ports_read_all_ones() {
     let (mut board, _) = board();
     assert_eq!(board.port_in(0x1234, 1), 0xff);
     assert_eq!(board.port_in(0x1234, 2), 0xffff);
-    assert_eq!(board.port_in(0xffff, 4), 0xffff_ffff);
-    board.port_out(0xfffe, 4, 0x1234_5678);
+    assert_eq!(board.port_in(0xfffc, 4), 0xffff_ffff);
+    board.port_out(0xfffd, 2, 0x5678);
     let mut buf = [0; 5];
-    board.mmio_read(0xa_0000, &mut buf);
+    board.mmio_read(0xf000_0000, &mut buf);
     assert_eq!(buf, [0xff; 5]);
 }
 
@@ -194,7 +196,9 @@ fn pci_functions_are_in_their_slots() {
     assert_eq!(config_read(&mut board, 0, 0, 0), 0x1237_8086);
     assert_eq!(config_read(&mut board, 1, 0, 0), 0x7000_8086);
     assert_eq!(config_read(&mut board, 1, 3, 0), 0x7113_8086);
-    assert_eq!(config_read(&mut board, 2, 0, 0), u32::MAX);
+    assert_eq!(config_read(&mut board, 1, 1, 0), 0x7010_8086);
+    assert_eq!(config_read(&mut board, 2, 0, 0), 0x1111_1234);
+    assert_eq!(config_read(&mut board, 3, 0, 0), u32::MAX);
     assert_eq!(
         config_read(&mut board, 1, 0, 0x60),
         0x0b0b_0a0a,
@@ -246,4 +250,113 @@ fn a20_has_two_gates() {
     assert!(!board.a20());
     board.port_out(0x92, 1, 2);
     assert!(board.a20());
+}
+
+/// A board for firmware, with memory.
+fn firmware_board() -> (Board, Arc<GuestRam>) {
+    let config = BoardConfig { memory: 16 << 20, firmware: true, ..BoardConfig::default() };
+    let mut board = Board::new(config, Arc::new(VmClock::manual(0)));
+    let ram = Arc::new(GuestRam::new(16 << 20).unwrap());
+    ram.set_rom((0..0x4_0000u32).map(|i| (i >> 8) as u8).collect());
+    board.connect_memory(Arc::clone(&ram));
+    board.take_effects();
+    (board, ram)
+}
+
+fn config_write(board: &mut Board, device: u32, function: u32, offset: u32, value: u32) {
+    board.port_out(0xcf8, 4, 1 << 31 | device << 11 | function << 8 | offset);
+    board.port_out(0xcfc, 4, value);
+}
+
+#[test]
+fn memory_routing_reaches_ram_and_back() {
+    let (mut board, ram) = firmware_board();
+    let byte = |pa| {
+        let mut b = [0];
+        ram.read(pa, &mut b);
+        b[0]
+    };
+    assert_eq!((byte(0xf_0100), byte(0xc_0000)), (0x01, 0xff));
+    let mut reset = [0];
+    assert!(ram.read_rom(0xffff_fff0, &mut reset) && reset[0] == 0xff);
+    assert!(!ram.read_rom(0xfffb_ffff, &mut reset) && !ram.read_rom(1 << 32, &mut reset));
+    // PAM0: F0000h-FFFFFh to RAM for writes only, then for both.
+    config_write(&mut board, 0, 0, 0x58, 0x2000);
+    let routing = board.take_effects().routing.unwrap();
+    assert_eq!(ram.route(&routing).len(), 16);
+    ram.store(0xf_0100, &[0x77]);
+    assert_eq!(byte(0xf_0100), 0x01);
+    config_write(&mut board, 0, 0, 0x58, 0x3000);
+    ram.route(&board.take_effects().routing.unwrap());
+    assert_eq!(byte(0xf_0100), 0x77);
+    // Read-only RAM drops writes; a reset shows the ROM again.
+    config_write(&mut board, 0, 0, 0x58, 0x1000);
+    ram.route(&board.take_effects().routing.unwrap());
+    ram.store(0xf_0100, &[0x78]);
+    assert_eq!(byte(0xf_0100), 0x77);
+    ram.reset_routing();
+    assert_eq!(byte(0xf_0100), 0x01);
+}
+
+#[test]
+fn bus_masters_tell_of_code_and_spare_devices() {
+    let (mut board, ram) = firmware_board();
+    let mut disk = vec![0; 1024];
+    disk[..4].copy_from_slice(b"boot");
+    board.attach_disk(0, 0, Box::new(MemoryDisk::new(disk, false)));
+    // Bus master at C000h, granted; one descriptor of 512 bytes at 5000h.
+    config_write(&mut board, 1, 1, 0x20, 0xc000);
+    config_write(&mut board, 1, 1, 0x04, 0x5);
+    board.take_effects();
+    let mut read = |target: u32| {
+        ram.write_unwatched(0x4000, &target.to_le_bytes());
+        ram.write_unwatched(0x4004, &[0, 2, 0, 0x80]);
+        board.port_out(0xc004, 4, 0x4000);
+        for (port, value) in [(0x1f2, 1), (0x1f3, 0), (0x1f4, 0), (0x1f5, 0), (0x1f6, 0xe0), (0x1f7, 0xc8)] {
+            board.port_out(port, 1, value);
+        }
+        board.port_out(0xc000, 1, 0x09);
+        let status = board.port_in(0xc002, 1);
+        board.port_out(0xc000, 1, 0);
+        board.port_out(0xc002, 1, 0x06);
+        (status & 0x07, board.take_effects().code_written)
+    };
+    assert_eq!(read(0x5000), (0x04, vec![]));
+    ram.set_attributes(0x6000, attr::CODE);
+    assert_eq!(read(0x5f00), (0x04, vec![0x6000]), "a page with translations");
+    assert_eq!(read(0xa_0000).0 & 2, 2, "into the VGA window: an error");
+    assert_eq!(read(0xffff_fff0).0 & 2, 2, "beyond memory: an error");
+    let mut bytes = [0; 4];
+    ram.read(0x5000, &mut bytes);
+    assert_eq!(&bytes, b"boot");
+}
+
+#[test]
+fn a_reset_keeps_drives_and_battery_backed_memory() {
+    let (mut board, _) = firmware_board();
+    board.attach_disk(0, 0, Box::new(MemoryDisk::new(vec![0; 512], false)));
+    board.port_out(0x70, 1, 0x50);
+    board.port_out(0x71, 1, 0xa5);
+    config_write(&mut board, 1, 1, 0x04, 0x5);
+    board.reset();
+    board.port_out(0x70, 1, 0x50);
+    assert_eq!(board.port_in(0x71, 1), 0xa5);
+    assert_eq!(board.port_in(0x1f7, 1) & 0xc0, 0x40, "a drive that is ready");
+    assert_eq!(config_read(&mut board, 1, 1, 0x04) & 7, 0);
+}
+
+#[test]
+fn the_vga_window_and_framebuffer_follow_their_decoding() {
+    let (mut board, _) = firmware_board();
+    let mut buf = [0; 2];
+    board.mmio_write(0xe000_0000, &[1, 2]);
+    config_write(&mut board, 2, 0, 0x10, 0xe000_0000);
+    config_write(&mut board, 2, 0, 0x04, 2);
+    board.mmio_read(0xe000_0000, &mut buf);
+    assert_eq!(buf, [0, 0], "the write before decoding was lost");
+    board.mmio_write(0xe000_0000, &[1, 2]);
+    board.mmio_read(0xe000_0000, &mut buf);
+    assert_eq!(buf, [1, 2]);
+    board.mmio_read(0xe100_0000, &mut buf);
+    assert_eq!(buf, [0xff, 0xff]);
 }

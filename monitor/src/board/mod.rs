@@ -185,10 +185,16 @@ impl Board {
         self.request.take()
     }
 
-    /// True while a request or an effect waits.
+    /// True while a request waits.
     #[must_use]
     pub fn request_pending(&self) -> bool {
-        self.request.is_some() || self.effects != Effects::default()
+        self.request.is_some()
+    }
+
+    /// True while an effect waits.
+    #[must_use]
+    pub fn effects_pending(&self) -> bool {
+        self.effects.routing.is_some() || !self.effects.code_written.is_empty()
     }
 
     /// What the processor's caches must follow, once.

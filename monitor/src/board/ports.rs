@@ -119,11 +119,11 @@ mod tests {
         let mut map = PortMap::new(1, false);
         map.set_moving(MOVING_PM, Some(0xb000));
         assert_eq!(map.find(0xb008), (Slot::Pm, 8));
-        map.set_moving(MOVING_PM, Some(0x3c0));
+        map.set_moving(MOVING_PM, Some(0x3e0));
         assert_eq!(map.find(0xb008).0, Slot::None);
         assert_eq!(map.find(0x3f8).0, Slot::Uart0);
         map.set_moving(MOVING_PM, None);
-        assert_eq!(map.find(0x3c0).0, Slot::None);
+        assert_eq!(map.find(0x3e0).0, Slot::None);
         assert_eq!(map.find(0x3f8).0, Slot::Uart0);
     }
 }

@@ -150,6 +150,7 @@ impl Core {
         }
         if self.translator.invalidate(st, pa, len) {
             self.leave = true;
+            self.translator.synchronize();
         }
         if !self.translator.page_has_code(pa) {
             self.mmu.unwatch_code(pa);
@@ -345,7 +346,7 @@ impl Env for Core {
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let mut board = self.board();
         board.port_out(port, size, value);
-        let request = board.request_pending();
+        let request = board.request_pending() || board.effects_pending();
         let a20_mask = if board.a20() { u64::MAX } else { !(1 << 20) };
         self.after_board_write(board);
         if request {
