@@ -25,13 +25,17 @@ impl Connection {
     fn ask(&mut self, request: &Request) -> Result<(Answer, Vec<u8>)> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.0.get_mut().write_all(&line).context("the machine is gone")?;
+        self.0
+            .get_mut()
+            .write_all(&line)
+            .context("the machine is gone")?;
         let mut text = String::new();
         self.0.read_line(&mut text).context("the machine is gone")?;
         if text.is_empty() {
             bail!("the machine is gone");
         }
-        let answer: Answer = serde_json::from_str(&text).context("cannot understand the machine")?;
+        let answer: Answer =
+            serde_json::from_str(&text).context("cannot understand the machine")?;
         if let Some(error) = answer.error {
             bail!(error);
         }
@@ -73,7 +77,8 @@ pub fn run(options: &CtlOptions) -> Result<ExitCode> {
         CtlCommand::ScreenText => Request::ScreenText,
         CtlCommand::Screenshot { file } => {
             let (_, bytes) = machine.ask(&Request::Screenshot)?;
-            std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+            std::fs::write(file, bytes)
+                .with_context(|| format!("cannot write {}", file.display()))?;
             return Ok(ExitCode::SUCCESS);
         }
         CtlCommand::WaitText { regex, timeout } => {
@@ -81,12 +86,26 @@ pub fn run(options: &CtlOptions) -> Result<ExitCode> {
             return print(&text);
         }
         CtlCommand::Sendkey { keys } => Request::Sendkey { keys: keys.clone() },
-        CtlCommand::Type { text } => Request::Type { text: unescape(text) },
-        &CtlCommand::Mouse { dx, dy, buttons, wheel } => {
-            Request::Mouse { dx, dy, dz: wheel, buttons }
-        }
-        CtlCommand::Cdrom { image } => Request::Cdrom { path: medium(image)? },
-        CtlCommand::Floppy { image } => Request::Floppy { path: medium(image)? },
+        CtlCommand::Type { text } => Request::Type {
+            text: unescape(text),
+        },
+        &CtlCommand::Mouse {
+            dx,
+            dy,
+            buttons,
+            wheel,
+        } => Request::Mouse {
+            dx,
+            dy,
+            dz: wheel,
+            buttons,
+        },
+        CtlCommand::Cdrom { image } => Request::Cdrom {
+            path: medium(image)?,
+        },
+        CtlCommand::Floppy { image } => Request::Floppy {
+            path: medium(image)?,
+        },
         CtlCommand::Pause => Request::Pause,
         CtlCommand::Resume => Request::Resume,
         CtlCommand::Reset => Request::Reset,

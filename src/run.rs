@@ -86,7 +86,11 @@ pub fn start(config: MachineConfig) -> Result<ExitCode> {
     let stop = Arc::clone(&config.stop);
     let interactive = config.serial == SerialSpec::Stdio;
     let machine = Machine::new(config)?;
-    let terminal = if interactive { RawTerminal::enter() } else { None };
+    let terminal = if interactive {
+        RawTerminal::enter()
+    } else {
+        None
+    };
     if terminal.is_some() && stderr().is_terminal() {
         eprint!("ring3: Ctrl-A h for help, Ctrl-A x to quit\r\n");
     }

@@ -1,0 +1,222 @@
+//! Bootable images through real firmware, seen and driven by the control socket.
+
+use ring3_guests::cache::Cache;
+use ring3_guests::{Refresh, package_file};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running machine and its socket.
+struct Machine {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Machine {
+    fn start(options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("ctl");
+        let child = Command::new(env!("CARGO_BIN_EXE_ring3"))
+            .args(["run", "--serial", "none", "--snapshot", "--control"])
+            .arg(format!("unix:{}", socket.display()))
+            .args(options)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let machine = Self { child, directory };
+        let start = Instant::now();
+        while !socket.exists() {
+            // Fetching the firmware for the first time takes a while.
+            assert!(
+                start.elapsed() < Duration::from_secs(120),
+                "no control socket"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `ring3 ctl`: its output, or its error as `Err`.
+    fn try_ctl(&self, words: &[&str]) -> Result<String, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_ring3"))
+            .arg("ctl")
+            .arg(self.path("ctl"))
+            .args(words)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    fn ctl(&self, words: &[&str]) -> String {
+        self.try_ctl(words)
+            .unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    fn wait(&self, regex: &str) -> String {
+        self.ctl(&["wait-text", regex, "--timeout", "60"])
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(10) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file of a Debian package.
+fn file(package: &str, path: &str) -> String {
+    let root = Cache::default_root().unwrap();
+    let path = package_file(&root, package, path, Refresh::IfMissing);
+    path.unwrap_or_else(|e| panic!("{package}: {e}"))
+        .display()
+        .to_string()
+}
+
+/// A diskette whose boot sector prints "key?" and a blank, waits for a key by INT 16h, prints it, and powers
+/// off when the key is 'q', through the ports that firmware set up.
+fn boot_sector(directory: &Path) -> String {
+    let mut code: Vec<u8> = Vec::new();
+    for c in b"key? " {
+        // mov ax, 0e00h+c; mov bx, 7; int 10h
+        code.extend([0xb8, *c, 0x0e, 0xbb, 0x07, 0x00, 0xcd, 0x10]);
+    }
+    let start = code.len();
+    // xor ax, ax; int 16h; mov ah, 0eh; int 10h; cmp al, 'q'; jne start
+    code.extend([0x31, 0xc0, 0xcd, 0x16, 0xb4, 0x0e, 0xcd, 0x10, 0x3c, b'q']);
+    let back = start as i32 - (code.len() as i32 + 2);
+    code.extend([0x75, back as u8]);
+    // mov dx, 604h; mov ax, 2000h; out dx, ax; hlt
+    code.extend([0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4]);
+    code.resize(510, 0);
+    code.extend([0x55, 0xaa]);
+    code.resize(1_474_560, 0);
+    let path = directory.join("boot.img");
+    std::fs::write(&path, code).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_boot_sector_reads_keys_and_powers_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = boot_sector(directory.path());
+    let mut machine = Machine::start(&["--floppy", &image, "--boot", "a", "--memory", "16M"]);
+    machine.wait("key\\?$");
+    machine.ctl(&["type", "aB%"]);
+    machine.wait("key\\? aB%");
+    // The picture has what the text says: 720x400, and a cursor or characters that are not black.
+    let png = machine.path("shot.png");
+    machine.ctl(&["screenshot", png.to_str().unwrap()]);
+    let bytes = std::fs::read(&png).unwrap();
+    assert_eq!(&bytes[1..4], b"PNG");
+    assert_eq!(bytes[16..24], [0, 0, 2, 0xd0, 0, 0, 1, 0x90], "720x400");
+    assert!(
+        bytes.len() > 1000,
+        "{} bytes are an empty screen",
+        bytes.len()
+    );
+    // The machine may be gone before it can answer.
+    let _ = machine.try_ctl(&["type", "q"]);
+    assert_eq!(machine.exit_code(), Some(0));
+}
+
+#[test]
+fn a_paused_machine_takes_keys_later_and_resets() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = boot_sector(directory.path());
+    let mut machine = Machine::start(&["--floppy", &image, "--boot", "a", "--memory", "16M"]);
+    machine.wait("key\\?$");
+    machine.ctl(&["pause"]);
+    machine.ctl(&["type", "x"]);
+    assert!(!machine.ctl(&["screen-text"]).contains("key? x"));
+    machine.ctl(&["resume"]);
+    machine.wait("key\\? x");
+    assert!(machine.ctl(&["stats"]).starts_with('{'));
+    machine.ctl(&["reset"]);
+    machine.wait("key\\?$");
+    assert!(
+        machine
+            .try_ctl(&["sendkey", "hyper-x"])
+            .unwrap_err()
+            .contains("hyper")
+    );
+    assert!(
+        machine
+            .try_ctl(&["cdrom", "/nonexistent"])
+            .unwrap_err()
+            .contains("/nonexistent")
+    );
+    machine.ctl(&["quit"]);
+    assert_eq!(machine.exit_code(), Some(5));
+}
+
+#[test]
+fn a_writable_image_is_not_shared() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = boot_sector(directory.path());
+    let _machine = Machine::start(&["--floppy", &image, "--memory", "16M"]);
+    let output = Command::new(env!("CARGO_BIN_EXE_ring3"))
+        .args(["run", "--serial", "none", "--disk", &image])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("in use by another program"), "{text}");
+}
+
+#[test]
+fn grub_rescue_disks_reach_the_command_line() {
+    const DIRECTORY: &str = "usr/lib/grub-rescue/grub-rescue-";
+    for (option, name, boot, shows) in [
+        ("--floppy", "floppy.img", "a", "\\(fd0\\)"),
+        ("--cdrom", "cdrom.iso", "d", "\\(cd\\)"),
+    ] {
+        let image = file("grub-rescue-pc", &format!("{DIRECTORY}{name}"));
+        let machine = Machine::start(&[option, &image, "--boot", boot, "--memory", "64M"]);
+        machine.wait("enter to boot the selected OS");
+        machine.ctl(&["type", "c"]);
+        machine.wait("grub> *$");
+        machine.ctl(&["type", "ls\\n"]);
+        machine.wait(shows);
+        machine.ctl(&["type", "lsmmap\\n"]);
+        machine.wait("base_addr = 0x100000, length = 0x3eff000, available RAM");
+    }
+}
+
+#[test]
+fn ipxe_reaches_its_shell() {
+    let image = file("ipxe", "usr/lib/ipxe/ipxe.iso");
+    let machine = Machine::start(&["--cdrom", &image, "--boot", "d", "--memory", "64M"]);
+    machine.wait("Ctrl-B");
+    machine.ctl(&["sendkey", "ctrl-b"]);
+    machine.wait("iPXE> *$");
+}
+
+#[test]
+fn memtest_sees_the_memory_and_finds_no_error() {
+    let image = file("memtest86+", "usr/lib/memtest86+/memtest86+ia32.iso");
+    let machine = Machine::start(&["--cdrom", &image, "--boot", "d", "--memory", "16M"]);
+    let text = machine.wait("Test #([3-9]|10)");
+    assert!(text.contains("Errors: 0"), "{text}");
+    assert!(text.contains("16MB"), "{text}");
+}
