@@ -21,6 +21,23 @@ fn debian_686_pae_does_the_workload() {
     workload("debian-686-pae/first-light", ring3);
 }
 
+/// Boots each kernel to init and off again, twenty times in a row.
+#[test]
+#[ignore = "takes minutes; make test-guests runs it"]
+fn twenty_boots_of_each_kernel() {
+    for name in ["debian-686/boot", "debian-686-pae/boot"] {
+        for n in 1..=20 {
+            let (transcript, missing) = boot(name, ring3);
+            assert!(
+                missing.is_empty(),
+                "{name}, boot {n}: {}\n{}",
+                missing.join("; "),
+                transcript.text()
+            );
+        }
+    }
+}
+
 /// The workload and what is expected of it are right: another monitor gives the same.
 #[test]
 #[ignore = "needs QEMU; make test-guests runs it"]
@@ -33,16 +50,22 @@ fn ring3(image: &Image, serial: &Path) -> Command {
     session::ring3_command(Path::new(env!("CARGO_BIN_EXE_ring3")), image, serial)
 }
 
-fn workload(name: &str, monitor: impl Fn(&Image, &Path) -> Command) {
+/// One run to its end: what the guest said, and what of its proof is missing.
+fn boot(name: &str, monitor: impl Fn(&Image, &Path) -> Command) -> (Transcript, Vec<String>) {
     let root = Cache::default_root().unwrap();
     let image = prepare(&root, name, Refresh::IfMissing).unwrap_or_else(|e| panic!("{name}: {e}"));
     let directory = tempfile::tempdir().unwrap();
     let serial = directory.path().join("serial");
     let limit = Duration::from_secs(image.proof.timeout_seconds);
-    let started = SystemTime::now();
     let transcript = session::run(monitor(&image, &serial), &serial, limit)
         .unwrap_or_else(|e| panic!("{name}: {e}"));
     let missing = transcript.missing(&image.proof);
+    (transcript, missing)
+}
+
+fn workload(name: &str, monitor: impl Fn(&Image, &Path) -> Command) {
+    let started = SystemTime::now();
+    let (transcript, missing) = boot(name, monitor);
     assert!(
         missing.is_empty(),
         "{name}: {}\n{}",
