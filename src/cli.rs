@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::exit;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ring3_monitor::config::{
     BootDevice, DriveSpec, EngineKind, Ring3Policy, SerialSpec, StatsFormat, parse_drive,
     parse_memory_size, parse_serial,
@@ -112,6 +112,9 @@ pub struct MachineOptions {
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = exit::HELP)]
+// Something to boot, or a socket by which it can be inserted.
+#[command(group(ArgGroup::new("source").required(true).multiple(true)
+    .args(["kernel", "disk", "cdrom", "floppy", "bios", "control"])))]
 pub struct RunOptions {
     /// Boot this Linux kernel, a bzImage, without firmware.
     #[arg(long, value_name = "BZIMAGE")]

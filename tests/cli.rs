@@ -91,6 +91,10 @@ fn usage_errors_have_status_2() {
         &["run", "--kernel", "k", "--serial", "file:"],
         &["run", "--kernel", "k", "--engine", "magic"],
         &["run", "--kernel", "k", "--stats=xml"],
+        &["run", "--kernel", "k", "--boot", "a"],
+        &["run", "--disk", "x,if=scsi"],
+        &["run", "--cdrom", "x", "--control", "/tmp/x"],
+        &["run", "--initrd", "x", "--cdrom", "x"],
     ] {
         let output = ring3(args);
         assert_eq!(

@@ -47,6 +47,11 @@ impl Remote {
         self.io.wake();
     }
 
+    /// Ends the run.
+    pub fn quit(&self) {
+        self.stop.request(StopReason::Quit);
+    }
+
     fn order(&self, order: Order) -> Result<(), String> {
         if !self.orders.give(order) {
             return Err("the machine does not answer".into());
@@ -105,11 +110,8 @@ impl Remote {
                 self.notify();
                 Ok(())
             }
-            Request::Quit => {
-                self.stop.request(StopReason::Quit);
-                Ok(())
-            }
-            Request::ScreenText | Request::Screenshot | Request::Stats => Ok(()),
+            // The server calls `quit` when the peer has its answer.
+            Request::Quit | Request::ScreenText | Request::Screenshot | Request::Stats => Ok(()),
         }
     }
 

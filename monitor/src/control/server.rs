@@ -116,8 +116,12 @@ fn converse(stream: &UnixStream, remote: &Remote) -> io::Result<()> {
         if line.is_empty() {
             return Ok(());
         }
+        let mut quit = false;
         let (answer, bytes) = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => remote.handle(request),
+            Ok(request) => {
+                quit = request == Request::Quit;
+                remote.handle(request)
+            }
             Err(e) => {
                 let error = Some(format!("not a request: {e}"));
                 (Answer { error, ..Answer::default() }, Vec::new())
@@ -127,7 +131,11 @@ fn converse(stream: &UnixStream, remote: &Remote) -> io::Result<()> {
         out.push(b'\n');
         out.extend(bytes);
         let mut stream = stream;
-        stream.write_all(&out)?;
+        let written = stream.write_all(&out);
+        if quit {
+            remote.quit();
+        }
+        written?;
         if line.last() != Some(&b'\n') {
             return Ok(());
         }
