@@ -39,7 +39,6 @@ impl Report {
             "exceptions": numbered(&s.exceptions),
             "interrupts": s.interrupts,
             "software_interrupts": s.software_interrupts,
-            "transfers": s.transfers,
             "halts": s.halts,
             "host_faults": numbered(&s.host_faults),
             "polls": s.polls,

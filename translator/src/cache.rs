@@ -413,6 +413,7 @@ impl Translator {
 
     /// Patches a link to go through the jump cache: for targets that must be looked up each time.
     pub fn link_by_cache(&mut self, link: u32, table: usize) {
+        self.forget_once(); // its place must not be given back after this
         // Otherwise the jump would lie behind a unit for one use and be overwritten with it.
         self.forget_once();
         let Some(l) = self.links.get(link as usize) else { return };

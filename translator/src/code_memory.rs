@@ -11,6 +11,8 @@ pub struct CodeMemory {
     execute: NonNull<u8>,
     write: NonNull<u8>,
     size: usize,
+    /// Code was written and not yet made visible to instruction fetch.
+    dirty: bool,
 }
 
 // SAFETY: the mappings belong to this value alone; writes need &mut self.
@@ -44,7 +46,7 @@ impl CodeMemory {
         unsafe { libc::close(fd) };
         let (x, w): (*mut c_void, *mut c_void) = result?;
         match (NonNull::new(x.cast()), NonNull::new(w.cast())) {
-            (Some(execute), Some(write)) => Ok(Self { execute, write, size }),
+            (Some(execute), Some(write)) => Ok(Self { execute, write, size, dirty: false }),
             _ => Err(io::Error::other("mmap returned a null address")),
         }
     }
@@ -66,9 +68,38 @@ impl CodeMemory {
         if offset.checked_add(code.len()).is_none_or(|end| end > self.size) {
             return false;
         }
+        self.dirty = true;
         // SAFETY: the range was checked against the mapping; source and target do not overlap.
         unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(offset), code.len()) };
         true
+    }
+
+    /// Makes written code visible to this processor's instruction fetch. Code is written through
+    /// one linear address and fetched through another, which needs a serializing instruction
+    /// between (Intel SDM vol. 3A, 9.1.3; AMD APM vol. 2, 7.6). IRET is the cheapest one that user
+    /// mode has everywhere; CPUID would leave an outer virtual machine.
+    pub fn synchronize(&mut self) {
+        if !core::mem::take(&mut self.dirty) {
+            return;
+        }
+        // SAFETY: IRET to the next instruction with the present stack, flags and selectors.
+        unsafe {
+            core::arch::asm!(
+                "mov {t:e}, ss",
+                "mov {s}, rsp",
+                "push {t}",
+                "push {s}",
+                "pushfq",
+                "mov {t:e}, cs",
+                "push {t}",
+                "lea {t}, [rip + 2f]",
+                "push {t}",
+                "iretq",
+                "2:",
+                t = out(reg) _,
+                s = out(reg) _,
+            );
+        }
     }
 
     /// Bytes of code, for listings and checks.

@@ -13,10 +13,6 @@ pub type HelperFn = extern "C" fn(*mut GuestState, u32, u32, u64) -> u32;
 pub const CONTINUE: u32 = 0;
 /// Return to the run loop.
 pub const LEAVE: u32 = 1;
-/// Go on at `GuestState::resume_rip`, a jump-cache entry for `GuestState::rip`, with the return
-/// stack at `GuestState::cache_rsp`.
-pub const TRANSFER: u32 = 2;
-
 /// Entries of `GuestState::helpers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]

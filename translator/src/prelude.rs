@@ -4,7 +4,7 @@
 //! r8-r11, r13, r14 are scratch; helper thunks preserve r8 and r11. `GuestState::host_rsp` is the monitor's stack, 16-byte aligned.
 
 use crate::asm::{CodeBuf, Half};
-use crate::helper::{Helper, TRANSFER};
+use crate::helper::Helper;
 use crate::state::{ExitKind, GuestState, eflags};
 use dynasmrt::{DynasmApi, dynasm};
 
@@ -166,15 +166,8 @@ fn thunk(c: &mut CodeBuf, helper: Helper, result: ThunkResult) {
     );
     let stay = c.label();
     c.jcc(0x4, stay);
-    dynasm!(c ; .arch x64 ; cmp eax, TRANSFER as i32);
-    let go = c.short(0x74);
     dynasm!(c ; .arch x64 ; mov DWORD [r15 + off!(exit_kind)], ExitKind::Helper as i32);
     leave(c);
-    c.bind_short(go);
-    dynasm!(c ; .arch x64 ; mov rsp, [r15 + off!(cache_rsp)]);
-    load_flags(c);
-    load_guest(c);
-    dynasm!(c ; .arch x64 ; mov r13d, [r15 + off!(rip)] ; jmp QWORD [r15 + off!(resume_rip)]);
     c.bind(stay);
     dynasm!(c ; .arch x64 ; mov rsp, [r15 + off!(cache_rsp)] ; test r14d, r14d);
     let no_fpu = c.short(0x74);

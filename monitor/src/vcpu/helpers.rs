@@ -1,19 +1,17 @@
 //! The helpers that translated code calls. See [`ring3_translator::helper`].
 #![allow(unsafe_code)] // entered from translated code with raw pointers to state and core
 
-use crate::config::EngineKind;
 use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::execute::{Flow, execute};
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment;
 use crate::memory::attr;
-use core::sync::atomic::Ordering;
 use iced_x86::Mnemonic;
 use crate::vcpu::core::Core;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
-use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE, TRANSFER};
+use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
 use ring3_translator::lower::Trap;
-use ring3_translator::state::{GuestState, SegClass, SegReg, eflags};
+use ring3_translator::state::{GuestState, SegReg};
 use std::sync::Arc;
 
 /// How a prepared write is finished; stored in `GuestState::bounce_info`.
@@ -67,7 +65,7 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
             Trap::DeviceNotAvailable => Fault::plain(Vector::Nm),
         };
         core.raise(st, fault);
-        return transfer(st, core);
+        return LEAVE;
     }
     let mnemonic = insn.mnemonic();
     core.stats.callouts[mnemonic as usize] += 1;
@@ -92,11 +90,7 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
             }
             CONTINUE
         }
-        Ok(Flow::Jump) => {
-            core.completed = true;
-            transfer(st, core)
-        }
-        Ok(Flow::Halt) => {
+        Ok(Flow::Jump | Flow::Halt) => {
             core.completed = true;
             LEAVE
         }
@@ -107,46 +101,18 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
         Ok(Flow::SoftInterrupt(event)) => {
             core.stats.software_interrupts += 1;
             core.deliver(st, event);
-            transfer(st, core)
+            LEAVE
         }
         Ok(Flow::Unsupported) => {
             *core.stats.unsupported.entry(insn.mnemonic()).or_default() += 1;
             core.raise(st, Fault::ud());
-            transfer(st, core)
+            LEAVE
         }
         Err(fault) => {
             core.raise(st, fault);
-            transfer(st, core)
+            LEAVE
         }
     }
-}
-
-/// After a transfer of control to CS:RIP: goes on in the cache if nothing needs the run loop.
-fn transfer(st: &mut GuestState, core: &mut Core) -> u32 {
-    let quiet = core.engine == EngineKind::Bt
-        && core.capture.is_none()
-        && !core.shutdown
-        && st.halted == 0
-        && st.interrupt_shadow == 0
-        && !core.mode.is_single_instruction()
-        && st.sys_flags & eflags::TF == 0
-        && st.dr[7] & 0xff == 0
-        && !core.kicker.attention.load(Ordering::Acquire)
-        && !(st.if_flag != 0 && core.intr.load(Ordering::Acquire));
-    let cs = st.segment(SegReg::Cs);
-    if !quiet || cs.class != SegClass::Flat {
-        return LEAVE;
-    }
-    let mode = st.mode();
-    let table = mode.table();
-    core.keep_returns(st, 8);
-    core.mode = mode;
-    core.own_table(st, mode, 0);
-    core.restore_returns(st);
-    st.sys_flags &= !eflags::RF;
-    st.resume_rip = st.jump_cache[table][(st.eip() & 0xffff) as usize];
-    core.stats.transfers += 1;
-    TRANSFER
 }
 
 /// Whether an instruction that goes on with the next one can change what [`GuestState::mode`]
@@ -194,7 +160,7 @@ fn who(core: &Core) -> Privilege {
 fn fail(st: &mut GuestState, core: &mut Core, eip: u32, fault: Fault) -> u32 {
     st.rip = u64::from(eip);
     core.raise(st, fault);
-    transfer(st, core)
+    LEAVE
 }
 
 fn crosses(lin: u32, size: u32) -> bool {

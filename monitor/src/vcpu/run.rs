@@ -181,6 +181,7 @@ impl Vcpu {
         let table = self.core.mode.table();
         let (st, core) = self.parts_mut();
         core.restore_returns(st);
+        core.translator.synchronize();
         core.stats.entries[table] += 1;
         let st = self.shared.as_ptr();
         // SAFETY: the state's address is valid; its owner is set from our exclusive borrow of the
@@ -212,6 +213,7 @@ impl Vcpu {
             match self.host_fault() {
                 Ok(false) => return None,
                 Ok(true) => {
+                    self.core.translator.synchronize();
                     let st = self.shared.as_ptr();
                     // SAFETY: as above; the state was saved completely by the fault exit.
                     unsafe {

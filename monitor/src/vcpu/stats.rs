@@ -28,8 +28,6 @@ pub struct ExitStats {
     pub entries: [u64; 2],
     /// Times a jump cache changed its mode.
     pub table_switches: u64,
-    /// Control transfers of callouts that stayed in the cache.
-    pub transfers: u64,
     /// Times the processor halted.
     pub halts: u64,
     /// Changes of the A20 gate.
@@ -50,7 +48,6 @@ impl Default for ExitStats {
             soft_misses: 0,
             entries: [0; 2],
             table_switches: 0,
-            transfers: 0,
             halts: 0,
             a20_changes: 0,
         }

@@ -104,8 +104,8 @@ impl Lower<'_> {
         if seg == SegReg::Cs && rw.writes() && !self.unit.mode.real_addressing() {
             return SegClass::Odd; // code segments are never writable
         }
-        if matches!(seg, SegReg::Fs | SegReg::Gs) && self.soft && self.unit.mode.window() && class == SegClass::Based {
-            return SegClass::Odd; // an adapted site may be here because its segment is unusable
+        if matches!(seg, SegReg::Fs | SegReg::Gs) && self.adapted && class == SegClass::Based {
+            return SegClass::Odd; // the site may be here because its segment is unusable
         }
         class
     }

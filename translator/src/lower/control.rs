@@ -49,7 +49,7 @@ impl Lower<'_> {
 
     fn branch(&mut self, kind: Branch, target: u32) {
         if !self.unit.chain {
-            // No host call: there is no return site, and the return stack outlives the exit.
+            // No host call: nobody would ever return to this unit.
             let kind = if kind == Branch::Call { Branch::Jump } else { kind };
             let stub = self.c().label();
             self.emit_branch(kind, stub);

@@ -3,7 +3,7 @@
 use super::access::{Rw, memory_operand};
 use super::{Lower, Trap, host_number, set_memory};
 use crate::asm::{HostMem, Width, reg};
-use iced_x86::{Code, InstructionInfoOptions, Instruction, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, InstructionInfoOptions, OpAccess, OpKind, Register};
 
 /// What one byte-register operand needs when the encoding has a REX prefix.
 #[derive(Clone, Copy)]
@@ -193,10 +193,4 @@ fn canonical(insn: &mut Instruction) {
         _ => return,
     };
     insn.set_code(code);
-    for i in 0..insn.op_count() {
-        if insn.op_kind(i) == OpKind::Memory {
-            // The decoder's direct-offset operands are ordinary memory operands already.
-            debug_assert_eq!(insn.memory_base(), Register::None);
-        }
-    }
 }

@@ -112,6 +112,8 @@ pub struct Lower<'a> {
     pub(crate) flags_dead: bool,
     /// This instruction uses the soft form.
     pub(crate) soft: bool,
+    /// It faulted in its usual form before: FS and GS are checked by the monitor.
+    pub(crate) adapted: bool,
     /// The FPU state is certainly loaded.
     fpu_loaded: bool,
     /// The instruction under way ends the unit by a transfer (a commit must not leave).
@@ -148,6 +150,7 @@ impl<'a> Lower<'a> {
             next_eip: eip,
             flags_dead: false,
             soft: false,
+            adapted: false,
             fpu_loaded: false,
             terminal: false,
             in_shadow: false,
@@ -176,9 +179,10 @@ impl<'a> Lower<'a> {
             if !self.unit.mode.code32() {
                 self.next_eip &= 0xffff;
             }
-            self.flags_dead = s.flags_dead;
+            self.flags_dead = false;
             let phys = self.unit.phys + u64::from(self.eip.wrapping_sub(self.unit.eip));
-            self.soft = !self.unit.mode.window() || self.unit.adapted.contains(&phys);
+            self.adapted = self.unit.adapted.contains(&phys);
+            self.soft = !self.unit.mode.window() || self.adapted;
             self.terminal = false;
             self.mark();
             open = !self.instruction(s);

@@ -87,8 +87,6 @@ impl Lower<'_> {
         let slow = self.c().label();
         let done = self.c().label();
         let ea = self.stack_ea(0);
-        // The old flags are dead: all of them are replaced.
-        self.flags_dead = true;
         self.access(SegReg::Ss, ea, 4, Rw::Read, &mut |l, m| l.c().load(Width::B4, reg::R11, m));
         let c = self.c();
         c.mov_rr(Width::B4, reg::R9, reg::R11);
