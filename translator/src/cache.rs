@@ -56,7 +56,6 @@ struct Link {
     /// Offset of the stub that exits.
     stub: u32,
     target_eip: u32,
-    cross: bool,
     /// Linked to this unit now.
     to: Option<UnitId>,
 }
@@ -362,7 +361,7 @@ impl Translator {
             if l.cross {
                 self.cross_links.push(self.links.len() as u32);
             }
-            self.links.push(Link { from: id, field: at(l.half, l.at), stub, target_eip: l.target, cross: l.cross, to: None });
+            self.links.push(Link { from: id, field: at(l.half, l.at), stub, target_eip: l.target, to: None });
         }
         let len: u32 = self.scanned.iter().map(|s| s.insn.len() as u32).sum();
         let instructions = self.scanned.len() as u32;

@@ -46,6 +46,8 @@ pub enum Class {
     Popf,
     /// MOV r/m, sreg.
     StoreSelector,
+    /// MASKMOVQ, MASKMOVDQU: the operand is at (E)DI, which no encoding names.
+    MaskMove,
     /// BT, BTS, BTR, BTC with a register bit offset and a memory operand.
     BitString,
     /// Executed by the monitor.
@@ -110,6 +112,13 @@ impl Table {
     #[must_use]
     pub fn class(&self, insn: &Instruction) -> Class {
         match self.0[insn.code() as usize].class {
+            // 0F 0D is a hint with a memory operand only.
+            Class::Nop
+                if matches!(insn.code(), Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D)
+                    && insn.op0_kind() == OpKind::Register =>
+            {
+                Class::Undefined
+            }
             Class::BitString if insn.op0_kind() == OpKind::Register => Class::Ident,
             Class::Ident if insn.op_count() > 0 && insn.op0_register() == Register::ESP && is_rip(insn) => {
                 Class::Undefined
@@ -175,7 +184,7 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
     let m = code.mnemonic();
     match m {
         M::Nop | M::Endbr32 | M::Endbr64 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2
-        | M::Prefetchw | M::Prefetch | M::Reservednop => return Class::Nop,
+        | M::Prefetchw | M::Prefetchwt1 | M::Prefetchit0 | M::Prefetchit1 | M::Prefetch | M::Cldemote | M::Reservednop => return Class::Nop,
         M::Lea => return Class::Lea,
         M::Cld | M::Std => return Class::Direction,
         M::Cli => return Class::Cli,
@@ -220,8 +229,9 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
         M::Hlt | M::Lmsw | M::Invlpg | M::Invd | M::Wbinvd | M::Int | M::Int1 | M::Int3 | M::Into | M::Iret | M::Iretd
         | M::Sysenter | M::Sysexit | M::Syscall | M::Sysret | M::Ud0 | M::Ud1 | M::Ud2 | M::Xsetbv | M::Retf
         | M::Rsm | M::Invpcid => return Class::CalloutEnd,
-        // Operands at (E)DI that are no ordinary memory operands.
-        M::Jmpe | M::Loadall | M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu => return Class::Undefined,
+        M::Maskmovq | M::Maskmovdqu => return Class::MaskMove,
+        M::Vmaskmovdqu if features.has(CpuidFeature::AVX) => return Class::MaskMove,
+        M::Jmpe | M::Loadall | M::Vmaskmovdqu => return Class::Undefined,
         _ => {}
     }
     match code.flow_control() {
@@ -273,5 +283,22 @@ pub fn flags_killed(insn: &Instruction) -> u32 {
         }
         _ if insn.has_rep_prefix() || insn.has_repne_prefix() => 0,
         _ => insn.rflags_modified(),
+    }
+}
+
+/// Whether a memory operand that is not aligned to its size raises #GP(0). Intel SDM vol. 1, 13.3
+/// (legacy SSE) and 14.9 (VEX).
+#[must_use]
+pub fn requires_alignment(insn: &Instruction) -> bool {
+    use Mnemonic as M;
+    if !(0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory) || insn.memory_size().size() < 16 {
+        return false;
+    }
+    match insn.mnemonic() {
+        M::Vmovaps | M::Vmovapd | M::Vmovdqa | M::Vmovntdq | M::Vmovntps | M::Vmovntpd | M::Vmovntdqa => true,
+        M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Pcmpestri | M::Pcmpestrm | M::Pcmpistri | M::Pcmpistrm => false,
+        // x87 and system instructions have operands of other sizes.
+        _ => insn.memory_size().size() == 16
+            && matches!(unit_of(insn.code()), Unit::Sse),
     }
 }

@@ -32,7 +32,8 @@ pub enum Helper {
 }
 
 /// What a soft access or segment check is about, packed in 32 bits: size in bits 0-15, segment in
-/// 16-18, write in 24, read-modify-write in 25.
+/// 16-18, write in 24, read-modify-write in 25,
+/// alignment to the size required in 26.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct AccessInfo(pub u32);
@@ -42,6 +43,16 @@ impl AccessInfo {
     #[must_use]
     pub const fn new(size: u32, segment: u8, write: bool, update: bool) -> Self {
         Self(size & 0xffff | (segment as u32) << 16 | (write as u32) << 24 | (update as u32) << 25)
+    }
+    /// The same with an alignment check.
+    #[must_use]
+    pub const fn aligned(self, on: bool) -> Self {
+        Self(self.0 | (on as u32) << 26)
+    }
+    /// True if a linear address that is not a multiple of the size raises #GP(0) before anything else.
+    #[must_use]
+    pub const fn requires_alignment(self) -> bool {
+        self.0 & 1 << 26 != 0
     }
     /// True if the old value is read before the write.
     #[must_use]

@@ -42,6 +42,8 @@ pub(crate) const YMM: usize = 576;
 pub(crate) const YMM_END: usize = YMM + 128;
 /// Bytes of the AVX component with all sixteen registers.
 const YMM_ALL: usize = 256;
+/// The FCW bit that reads as one after any load.
+const FCW_ALWAYS: u8 = 0x40;
 /// FCW after FNINIT.
 const FCW_INIT: u16 = 0x37f;
 
@@ -107,6 +109,7 @@ pub(crate) fn take_x87(st: &mut GuestState, image: &[u8]) {
     materialize(st, X87);
     st.xsave.0[..MXCSR].fill(0);
     st.xsave.0[..TAG + 1].copy_from_slice(&image[..TAG + 1]);
+    st.xsave.0[0] |= FCW_ALWAYS;
     for reg in (ST..XMM).step_by(16) {
         st.xsave.0[reg..reg + 10].copy_from_slice(&image[reg..reg + 10]);
     }

@@ -163,6 +163,12 @@ fn fail(st: &mut GuestState, core: &mut Core, eip: u32, fault: Fault) -> u32 {
     LEAVE
 }
 
+/// An operand that must be aligned and is not: that comes before any other fault of the access.
+fn misaligned(info: u32, lin: u64) -> bool {
+    let info = AccessInfo(info);
+    info.requires_alignment() && lin & u64::from(info.size() - 1) != 0
+}
+
 fn crosses(lin: u32, size: u32) -> bool {
     u64::from(lin & 0xfff) + u64::from(size) > PAGE_SIZE
 }
@@ -171,6 +177,9 @@ extern "C" fn soft_read(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> u
     // SAFETY: called by translated code only.
     let (st, core) = unsafe { borrow(st) };
     core.stats.soft_misses += 1;
+    if misaligned(info, lin) {
+        return fail(st, core, eip, Fault::gp(0));
+    }
     let (lin, size) = (lin as u32, AccessInfo(info).size());
     let who = who(core);
     if !crosses(lin, size) {
@@ -205,6 +214,9 @@ extern "C" fn soft_write(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> 
     // SAFETY: called by translated code only.
     let (st, core) = unsafe { borrow(st) };
     core.stats.soft_misses += 1;
+    if misaligned(info, lin) {
+        return fail(st, core, eip, Fault::gp(0));
+    }
     let info = AccessInfo(info);
     let (lin, size) = (lin as u32, info.size());
     let who = who(core);
@@ -274,8 +286,12 @@ extern "C" fn commit(st: *mut GuestState, terminal: u32, _: u32, _: u64) -> u32 
 extern "C" fn segment_check(st: *mut GuestState, eip: u32, info: u32, offset: u64) -> u32 {
     // SAFETY: called by translated code only.
     let (st, core) = unsafe { borrow(st) };
+    let reg = SegReg::ALL[usize::from(AccessInfo(info).segment()).min(5)];
+    let base = st.segment(reg).base;
+    if misaligned(info, offset.wrapping_add(base)) {
+        return fail(st, core, eip, Fault::gp(0));
+    }
     let info = AccessInfo(info);
-    let reg = SegReg::ALL[usize::from(info.segment()).min(5)];
     let access = if info.write() { Access::Write } else { Access::Read };
     match segment::linear(st, reg, offset as u32, info.size(), access) {
         Ok(lin) => {

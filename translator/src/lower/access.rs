@@ -124,7 +124,7 @@ impl Lower<'_> {
                 }
             }
         }
-        let info = AccessInfo::new(size, seg as u8, rw.writes(), rw == Rw::Update);
+        let info = AccessInfo::new(size, seg as u8, rw.writes(), rw == Rw::Update).aligned(self.aligned);
         match class {
             SegClass::Flat => {}
             SegClass::Based => self.add_base(seg),
@@ -237,7 +237,7 @@ impl Lower<'_> {
         }
         let old = self.cold();
         self.c().bind(slow);
-        let info = AccessInfo::new(size, 0, rw.writes(), rw == Rw::Update);
+        let info = AccessInfo::new(size, 0, rw.writes(), rw == Rw::Update).aligned(self.aligned);
         let (eip, next, terminal) = (self.eip, self.next_eip, self.terminal);
         let stubs = self.c_stubs;
         let c = self.c();

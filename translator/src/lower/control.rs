@@ -11,7 +11,8 @@ use crate::asm::{HostMem, Label, Width, reg};
 use crate::off;
 use crate::prelude::jump_cache_off;
 use crate::scan::flags_dead_at;
-use crate::state::SegReg;
+use crate::classify::Class;
+use crate::state::{SegClass, SegReg};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
 /// How a direct branch is encoded.
@@ -30,6 +31,19 @@ impl Lower<'_> {
         let page_offset = (self.unit.phys & 0xfff) as u32;
         let relative = target.wrapping_sub(start).wrapping_add(page_offset);
         relative < 0x1000
+    }
+
+    /// Near transfers whose target may lie beyond CS.limit: the monitor checks before anything is
+    /// pushed. With 16-bit operands in real and V8086 mode no target does.
+    pub(crate) fn needs_target_check(&self, s: &crate::scan::Scanned) -> bool {
+        let transfer = matches!(
+            s.class,
+            Class::Call | Class::CallIndirect | Class::Return | Class::Jump | Class::JumpIndirect | Class::JumpIf | Class::Loop
+        );
+        let mode = self.unit.mode;
+        transfer
+            && mode.seg_class(SegReg::Cs) != SegClass::Flat
+            && (!mode.real_addressing() || s.insn.code().op_code().operand_size() == 32)
     }
 
     /// Two loads that fault when an event waits; the guest is at the start of this instruction.

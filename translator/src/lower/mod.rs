@@ -118,6 +118,8 @@ pub struct Lower<'a> {
     fpu_loaded: bool,
     /// The instruction under way ends the unit by a transfer (a commit must not leave).
     pub(crate) terminal: bool,
+    /// Its memory operand must be aligned to its size.
+    pub(crate) aligned: bool,
     /// The instruction is in the shadow of an STI: no poll before it.
     pub(crate) in_shadow: bool,
     /// The instruction is the last of the unit.
@@ -153,6 +155,7 @@ impl<'a> Lower<'a> {
             adapted: false,
             fpu_loaded: false,
             terminal: false,
+            aligned: false,
             in_shadow: false,
             last: false,
         }
@@ -184,6 +187,7 @@ impl<'a> Lower<'a> {
             self.adapted = self.unit.adapted.contains(&phys);
             self.soft = !self.unit.mode.window() || self.adapted;
             self.terminal = false;
+            self.aligned = crate::classify::requires_alignment(&s.insn);
             self.mark();
             open = !self.instruction(s);
             self.in_shadow = s.class == Class::Sti;
@@ -235,6 +239,10 @@ impl<'a> Lower<'a> {
             self.callout(insn, Some(trap));
             return false;
         }
+        if self.needs_target_check(s) {
+            self.callout(insn, None);
+            return false;
+        }
         match s.class {
             Class::Ident => self.ident(insn),
             Class::Nop => {}
@@ -250,6 +258,7 @@ impl<'a> Lower<'a> {
             Class::Popf => self.popf(insn),
             Class::StoreSelector => self.store_selector(insn),
             Class::BitString => self.bit_string(insn),
+            Class::MaskMove => self.mask_move(insn),
             Class::Callout => self.callout(insn, None),
             Class::CalloutEnd => self.callout(insn, None),
             Class::Undefined => self.callout(insn, Some(Trap::Undefined)),
@@ -269,7 +278,7 @@ impl<'a> Lower<'a> {
         if matches!(class, Class::Undefined) {
             return Some(Trap::Undefined);
         }
-        if class != Class::Ident {
+        if !matches!(class, Class::Ident | Class::MaskMove) {
             return None; // FXSAVE and the like check for themselves
         }
         let mode = self.unit.mode;
