@@ -297,8 +297,11 @@ pub fn requires_alignment(insn: &Instruction) -> bool {
     match insn.mnemonic() {
         M::Vmovaps | M::Vmovapd | M::Vmovdqa | M::Vmovntdq | M::Vmovntps | M::Vmovntpd | M::Vmovntdqa => true,
         M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Pcmpestri | M::Pcmpestrm | M::Pcmpistri | M::Pcmpistrm => false,
-        // x87 and system instructions have operands of other sizes.
-        _ => insn.memory_size().size() == 16
-            && matches!(unit_of(insn.code()), Unit::Sse),
+        // The SHA instructions look at the page first (measured); x87 operands have other sizes.
+        _ => {
+            insn.memory_size().size() == 16
+                && matches!(unit_of(insn.code()), Unit::Sse)
+                && !insn.cpuid_features().contains(&CpuidFeature::SHA)
+        }
     }
 }

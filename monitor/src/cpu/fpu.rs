@@ -42,10 +42,8 @@ pub(crate) const YMM: usize = 576;
 pub(crate) const YMM_END: usize = YMM + 128;
 /// Bytes of the AVX component with all sixteen registers.
 const YMM_ALL: usize = 256;
-/// The FCW bit that reads as one after any load.
-const FCW_ALWAYS: u8 = 0x40;
 /// FCW after FNINIT.
-const FCW_INIT: u16 = 0x37f;
+pub(crate) const FCW_INIT: u16 = 0x37f;
 
 /// The part of the image that guests see.
 pub(crate) type Image = [u8; YMM_END];
@@ -109,7 +107,13 @@ pub(crate) fn take_x87(st: &mut GuestState, image: &[u8]) {
     materialize(st, X87);
     st.xsave.0[..MXCSR].fill(0);
     st.xsave.0[..TAG + 1].copy_from_slice(&image[..TAG + 1]);
-    st.xsave.0[0] |= FCW_ALWAYS;
+    // Reserved control bits read as fixed values; the summary bits follow from the exceptions that
+    // are pending and not masked.
+    let word = |at: usize| u16::from_le_bytes([image[at], image[at + 1]]);
+    let (fcw, fsw) = (word(0) & 0x1f3f | 0x40, word(2) & !0x8080);
+    let pending = fsw & 0x3f & !fcw != 0;
+    st.xsave.0[..2].copy_from_slice(&fcw.to_le_bytes());
+    st.xsave.0[2..4].copy_from_slice(&(fsw | if pending { 0x8080 } else { 0 }).to_le_bytes());
     for reg in (ST..XMM).step_by(16) {
         st.xsave.0[reg..reg + 10].copy_from_slice(&image[reg..reg + 10]);
     }

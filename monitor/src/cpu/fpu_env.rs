@@ -7,7 +7,7 @@
 use crate::cpu::env::Env;
 use crate::cpu::execute::Flow;
 use crate::cpu::fault::{Fault, Vector};
-use crate::cpu::fpu::{ST, TAG, X87, mark, materialize, require_fpu};
+use crate::cpu::fpu::{FCW_INIT, ST, TAG, X87, materialize, require_fpu};
 use crate::cpu::operand;
 use crate::cpu::segment::real_addressing;
 use iced_x86::{Code, Instruction};
@@ -33,6 +33,15 @@ fn word(st: &GuestState, at: usize) -> u16 {
 
 fn set_word(st: &mut GuestState, at: usize, value: u16) {
     st.xsave.0[at..at + 2].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Sets FSW. The image holds the registers in stack order, the processor keeps them where they
+/// are: when TOP changes, the image is rotated.
+fn set_status(st: &mut GuestState, fsw: u16) {
+    let top = |fsw: u16| usize::from(fsw >> 11 & 7);
+    let turn = (top(fsw) + 8 - top(word(st, 2))) % 8;
+    st.xsave.0[ST..ST + 128].rotate_left(turn * 16);
+    set_word(st, 2, fsw);
 }
 
 /// The two-bit tag of a register's ten bytes: valid, zero or special.
@@ -97,11 +106,7 @@ fn take_environment(st: &mut GuestState, wide: bool, bytes: &[u8]) {
     let pending = fsw & MASKS & !fcw != 0;
     materialize(st, X87);
     set_word(st, 0, fcw);
-    set_word(
-        st,
-        2,
-        (fsw & !FSW_SUMMARY) | if pending { FSW_SUMMARY } else { 0 },
-    );
+    set_status(st, (fsw & !FSW_SUMMARY) | if pending { FSW_SUMMARY } else { 0 });
     let mut abridged = 0u8;
     for physical in 0..8 {
         if tags >> (physical * 2) & 3 != 3 {
@@ -169,7 +174,10 @@ pub fn fnsave<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> R
     }
     let (seg, offset) = operand::address(st, insn);
     operand::store_bytes(st, env, seg, offset, &bytes[..len + REGISTERS])?;
-    mark(st, X87, false);
+    // FNINIT: the registers keep their contents.
+    set_word(st, 0, FCW_INIT);
+    set_status(st, 0);
+    st.xsave.0[TAG..TAG + 20].fill(0);
     Ok(Flow::Next)
 }
 

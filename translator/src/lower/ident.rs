@@ -60,7 +60,7 @@ impl Lower<'_> {
             }
         }
         let Some((size, rw, none)) = memory else {
-            let needs_rex = (0..insn.op_count()).any(|i| insn.op_register(i) == Register::R12D);
+            let needs_rex = (0..insn.op_count()).any(|i| matches!(insn.op_register(i), Register::R12D | Register::R12W));
             let ok = match high {
                 Some(h) if needs_rex => self.with_high_byte(&mut insn, h, &mut |_, _| {}),
                 _ => self.encode(&insn),
