@@ -57,7 +57,9 @@ fn status(child: &mut Child, within: Duration, case: &str) -> i32 {
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             let signal = status.signal();
-            return status.code().unwrap_or_else(|| panic!("{case}: killed by signal {signal:?}"));
+            return status
+                .code()
+                .unwrap_or_else(|| panic!("{case}: killed by signal {signal:?}"));
         }
         if Instant::now() > deadline {
             let _ = child.kill();
@@ -87,7 +89,10 @@ fn rages(case: &str, engine: &str) {
     let code = status(&mut child, END, case);
     let mut text = String::new();
     let _ = child.stderr.take().unwrap().read_to_string(&mut text);
-    assert!(matches!(code, 3 | 4 | 143), "{case}, {engine}: status {code}: {text}");
+    assert!(
+        matches!(code, 3 | 4 | 143),
+        "{case}, {engine}: status {code}: {text}"
+    );
     assert!(!text.contains("panicked"), "{case}, {engine}: {text}");
 }
 
@@ -132,7 +137,11 @@ fn devices_misused() {
 
 #[test]
 fn a_triple_fault_has_its_status() {
-    let mut child = command("t", "bt").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = command("t", "bt")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     assert_eq!(status(&mut child, START, "t"), 3);
 }
 

@@ -81,7 +81,11 @@ fn decimal(st: &mut GuestState, subtract: bool) -> Flow {
         old.overflowing_add(change)
     };
     // The low digit's own carry counts: it sets CF even where the high digit needs no adjustment.
-    let mut carry = if low && (old_cf || borrow) { eflags::CF } else { 0 };
+    let mut carry = if low && (old_cf || borrow) {
+        eflags::CF
+    } else {
+        0
+    };
     if low {
         carry |= eflags::AF;
     }
@@ -165,7 +169,11 @@ pub fn bound<E: Env>(
 /// and clears ZF. Memory is written in both cases, as the manual says.
 /// # Errors
 /// Memory faults, those of a write also where the comparison fails.
-pub fn cmpxchg8b<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn cmpxchg8b<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     let (seg, offset) = operand::address(st, insn);
     operand::probe_store(st, env, seg, offset, 8)?;
     let old = operand::load(st, env, seg, offset, 8)?;
@@ -198,12 +206,40 @@ mod tests {
         type Case = (&'static [u8], u32, u32, u32, u32, u32);
         let cases: [Case; 18] = [
             (&[0x27], 0xae, 0, 0x14, AF | CF | PF, AF | CF | PF | ZF | SF), // daa (manual's example)
-            (&[0x27], 0x2e, CF, 0x94, AF | CF | SF, AF | CF | PF | ZF | SF),
-            (&[0x27], 0x9a, 0, 0x00, AF | CF | ZF | PF, AF | CF | PF | ZF | SF),
+            (
+                &[0x27],
+                0x2e,
+                CF,
+                0x94,
+                AF | CF | SF,
+                AF | CF | PF | ZF | SF,
+            ),
+            (
+                &[0x27],
+                0x9a,
+                0,
+                0x00,
+                AF | CF | ZF | PF,
+                AF | CF | PF | ZF | SF,
+            ),
             (&[0x27], 0x15, 0, 0x15, 0, AF | CF | PF | ZF | SF),
             (&[0x27], 0x15, AF, 0x1b, AF | PF, AF | CF | PF | ZF | SF),
-            (&[0x2f], 0xee, 0, 0x88, AF | CF | SF | PF, AF | CF | PF | ZF | SF), // das
-            (&[0x2f], 0x03, AF, 0xfd, AF | CF | SF, AF | CF | PF | ZF | SF),
+            (
+                &[0x2f],
+                0xee,
+                0,
+                0x88,
+                AF | CF | SF | PF,
+                AF | CF | PF | ZF | SF,
+            ), // das
+            (
+                &[0x2f],
+                0x03,
+                AF,
+                0xfd,
+                AF | CF | SF,
+                AF | CF | PF | ZF | SF,
+            ),
             (&[0x2f], 0x42, 0, 0x42, PF, AF | CF | PF | ZF | SF),
             (&[0x37], 0x000a, 0, 0x0100, AF | CF, AF | CF), // aaa
             (&[0x37], 0x00fc, 0, 0x0202, AF | CF, AF | CF), // carry into AH as in AX + 106H
@@ -221,7 +257,11 @@ mod tests {
             st.set_reg32(gpr::AX, 0xabcd_0000 | ax);
             st.arith_flags = u64::from(flags);
             assert_eq!(run(&mut st, &mut env, code), Ok(Flow::Next));
-            assert_eq!(st.reg32(gpr::AX), 0xabcd_0000 | expected, "{code:02x?} {ax:x}");
+            assert_eq!(
+                st.reg32(gpr::AX),
+                0xabcd_0000 | expected,
+                "{code:02x?} {ax:x}"
+            );
             assert_eq!(st.eflags() & defined, out, "{code:02x?} {ax:x}");
         }
     }
@@ -276,10 +316,16 @@ mod tests {
         st.set_reg32(gpr::CX, 0xcccc_cccc);
         let code = [0x0f, 0xc7, 0x0d, 0x00, 0x50, 0, 0];
         assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
-        assert_eq!((st.reg32(gpr::DX), st.reg32(gpr::AX)), (0x1111_2222, 0x3333_4444));
+        assert_eq!(
+            (st.reg32(gpr::DX), st.reg32(gpr::AX)),
+            (0x1111_2222, 0x3333_4444)
+        );
         assert_eq!(st.eflags() & ZF, 0);
         assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
-        assert_eq!((env.get64(0x5000), st.eflags() & ZF), (0xcccc_cccc_bbbb_bbbb, ZF));
+        assert_eq!(
+            (env.get64(0x5000), st.eflags() & ZF),
+            (0xcccc_cccc_bbbb_bbbb, ZF)
+        );
         env.read_only_pages.push(0x5000);
         faults(&mut st, &mut env, &code, Fault::page(0x5000, 3));
     }

@@ -10,14 +10,26 @@ use iced_x86::{Instruction, OpKind, Register};
 use ring3_translator::state::{GuestState, cr0, cr4, gpr};
 
 /// The CR0 bits that exist; writes to others are ignored, ET reads as one.
-const CR0_BITS: u64 =
-    cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
+const CR0_BITS: u64 = cr0::PE
+    | cr0::MP
+    | cr0::EM
+    | cr0::TS
+    | cr0::NE
+    | cr0::WP
+    | cr0::AM
+    | cr0::NW
+    | cr0::CD
+    | cr0::PG;
 
 /// If the current privilege level is not 0: #GP(0).
 /// # Errors
 /// That fault.
 pub fn require_cpl0(st: &GuestState) -> Result<(), Fault> {
-    if st.cpl == 0 { Ok(()) } else { Err(Fault::gp(0)) }
+    if st.cpl == 0 {
+        Ok(())
+    } else {
+        Err(Fault::gp(0))
+    }
 }
 
 /// If a present PAE directory-pointer entry has a reserved bit set (1, 2, 5-8, or above the
@@ -34,7 +46,12 @@ fn load_pdptes<E: Env>(env: &mut E, model: &CpuModel, cr3: u64) -> Result<[u64; 
 /// Loads CR0 as MOV to CR0 and LMSW do.
 /// # Errors
 /// #GP(0) for NW without CD, PG without PE, or bad PAE directory-pointer entries.
-pub fn set_cr0<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, value: u64) -> Result<(), Fault> {
+pub fn set_cr0<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    model: &CpuModel,
+    value: u64,
+) -> Result<(), Fault> {
     let new = (value & CR0_BITS) | cr0::ET;
     let changed = new ^ st.cr0;
     if new & (cr0::NW | cr0::CD) == cr0::NW || new & (cr0::PG | cr0::PE) == cr0::PG {
@@ -58,7 +75,12 @@ pub fn set_cr0<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, value
 /// Loads CR3 as MOV to CR3 does.
 /// # Errors
 /// #GP(0) for bad PAE directory-pointer entries.
-pub fn set_cr3<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, value: u64) -> Result<(), Fault> {
+pub fn set_cr3<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    model: &CpuModel,
+    value: u64,
+) -> Result<(), Fault> {
     if st.cr0 & cr0::PG != 0 && st.cr4 & cr4::PAE != 0 {
         st.pdpte = load_pdptes(env, model, value)?;
     }
@@ -75,7 +97,12 @@ pub fn set_cr3<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, value
 /// Loads CR4 as MOV to CR4 does.
 /// # Errors
 /// #GP(0) for bits that the model does not have, or bad PAE directory-pointer entries.
-pub fn set_cr4<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, value: u64) -> Result<(), Fault> {
+pub fn set_cr4<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    model: &CpuModel,
+    value: u64,
+) -> Result<(), Fault> {
     if value & !model.cr4_bits() != 0 {
         return Err(Fault::gp(0));
     }
@@ -118,7 +145,10 @@ pub fn mov_to_cr<E: Env>(
 ) -> Result<Flow, Fault> {
     let value = u64::from(operand::register(st, insn.op1_register()));
     let cr = insn.op0_register();
-    if !matches!(cr, Register::CR0 | Register::CR2 | Register::CR3 | Register::CR4) {
+    if !matches!(
+        cr,
+        Register::CR0 | Register::CR2 | Register::CR3 | Register::CR4
+    ) {
         return Err(Fault::ud());
     }
     require_cpl0(st)?;
@@ -287,7 +317,14 @@ mod tests {
     #[test]
     fn cr4_refuses_what_the_model_lacks() {
         let (mut st, mut env) = machine();
-        for bad in [cr4::UMIP, cr4::SMAP, cr4::FSGSBASE, cr4::MCE, 1 << 17, 1 << 31] {
+        for bad in [
+            cr4::UMIP,
+            cr4::SMAP,
+            cr4::FSGSBASE,
+            cr4::MCE,
+            1 << 17,
+            1 << 31,
+        ] {
             st.set_reg32(gpr::AX, bad as u32);
             faults(&mut st, &mut env, TO_CR4, Fault::gp(0));
         }

@@ -31,7 +31,8 @@ const LEAF1_EDX: u32 = 1 << 0
     | 1 << 25
     | 1 << 26;
 /// CPUID.1:EDX features that the monitor itself provides, whatever the host has.
-const LEAF1_EDX_OWN: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 11 | 1 << 13 | 1 << 16;
+const LEAF1_EDX_OWN: u32 =
+    1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 11 | 1 << 13 | 1 << 16;
 /// CPUID.1:EDX.APIC.
 const APIC: u32 = 1 << 9;
 /// CPUID.1:ECX features that are offered where the host has them: SSE3 PCLMULQDQ SSSE3 FMA SSE4.1
@@ -120,7 +121,11 @@ impl CpuModel {
     /// The model derived from the processor that runs the monitor.
     #[must_use]
     pub fn host_default() -> Self {
-        Self::from_host(&cpuid_host::cpuid, cpuid_host::avx_usable(), cpuid_host::tsc_hz())
+        Self::from_host(
+            &cpuid_host::cpuid,
+            cpuid_host::avx_usable(),
+            cpuid_host::tsc_hz(),
+        )
     }
 
     /// The model derived from the processor that `host(leaf, subleaf)` describes (EAX, EBX, ECX,
@@ -128,7 +133,13 @@ impl CpuModel {
     #[must_use]
     pub fn from_host(host: &dyn Fn(u32, u32) -> [u32; 4], avx: bool, tsc_hz: u64) -> Self {
         let [basic, b, c, d] = host(0, 0);
-        let basic_leaf = |leaf: u32, sub: u32| if leaf <= basic { host(leaf, sub) } else { [0; 4] };
+        let basic_leaf = |leaf: u32, sub: u32| {
+            if leaf <= basic {
+                host(leaf, sub)
+            } else {
+                [0; 4]
+            }
+        };
         let extended = host(0x8000_0000, 0)[0];
         let extended_leaf = |leaf: u32| {
             if (0x8000_0000..=extended).contains(&leaf) {
@@ -294,7 +305,9 @@ impl CpuModel {
             | F::RDPMC
             | F::MULTIBYTENOP => true,
             // Encodings that are no-operations where the feature is absent.
-            F::CET_IBT | F::CLDEMOTE | F::PREFETCHW | F::PREFETCHWT1 | F::PREFETCHITI | F::MPX => true,
+            F::CET_IBT | F::CLDEMOTE | F::PREFETCHW | F::PREFETCHWT1 | F::PREFETCHITI | F::MPX => {
+                true
+            }
             F::FPU => edx(0),
             F::TSC => edx(4),
             F::MSR => edx(5),
@@ -340,7 +353,11 @@ impl CpuModel {
             0 => [MAX_BASIC, vendor_b, vendor_c, vendor_d],
             1 => self.leaf1(st),
             2 => self.leaf2,
-            4 => self.leaf4.get(subleaf as usize).copied().unwrap_or_default(),
+            4 => self
+                .leaf4
+                .get(subleaf as usize)
+                .copied()
+                .unwrap_or_default(),
             7 if subleaf == 0 => [0, self.leaf7_ebx, 0, 0],
             0xd => self.leaf_d(st, subleaf),
             3..=MAX_BASIC => [0; 4],
@@ -348,7 +365,9 @@ impl CpuModel {
                 let word = |text: &[u8; 4]| u32::from_le_bytes(*text);
                 [HYPERVISOR_LEAF, word(b"ring"), word(b"3 ri"), word(b"ng3 ")]
             }
-            0x8000_0000 if self.vendor() == Vendor::Amd => [MAX_EXTENDED, vendor_b, vendor_c, vendor_d],
+            0x8000_0000 if self.vendor() == Vendor::Amd => {
+                [MAX_EXTENDED, vendor_b, vendor_c, vendor_d]
+            }
             0x8000_0000 => [MAX_EXTENDED, 0, 0, 0],
             0x8000_0001 => {
                 let apic_off = self.has_apic() && !apic_enabled(st);
@@ -383,7 +402,9 @@ impl CpuModel {
             0x8000_0007 => [0, 0, 0, 1 << 8],
             0x8000_0008 => [self.physical_bits | 32 << 8, 0, 0, 0],
             // Beyond the maximum, Intel answers with the highest basic leaf, AMD with zeros.
-            _ if leaf < HYPERVISOR_LEAF && self.vendor() == Vendor::Intel => self.leaf_d(st, subleaf),
+            _ if leaf < HYPERVISOR_LEAF && self.vendor() == Vendor::Intel => {
+                self.leaf_d(st, subleaf)
+            }
             _ => [0; 4],
         }
     }
@@ -408,7 +429,12 @@ impl CpuModel {
         let avx = self.leaf1_ecx & AVX != 0;
         let size = |on: bool| if on { XSAVE_AVX } else { XSAVE_LEGACY };
         match subleaf {
-            0 => [self.xcr0_bits() as u32, size(st.xcr0 & 4 != 0), size(avx), 0],
+            0 => [
+                self.xcr0_bits() as u32,
+                size(st.xcr0 & 4 != 0),
+                size(avx),
+                0,
+            ],
             1 => [u32::from(self.xsaveopt), 0, 0, 0],
             2 if avx => [XSAVE_AVX - XSAVE_LEGACY, XSAVE_LEGACY, 0, 0],
             _ => [0; 4],

@@ -24,7 +24,10 @@ fn features_that_translated_code_cannot_carry_out_are_hidden() {
         ecx & (1 << 3 | 1 << 5 | 1 << 13 | 1 << 17 | 1 << 21 | 1 << 24 | 1 << 27),
         0
     );
-    assert_eq!(edx & (1 << 7 | 1 << 9 | 1 << 12 | 1 << 14 | 1 << 17 | 1 << 28), 0);
+    assert_eq!(
+        edx & (1 << 7 | 1 << 9 | 1 << 12 | 1 << 14 | 1 << 17 | 1 << 28),
+        0
+    );
     let [_, ebx, ecx, edx] = model.cpuid(&st, 7, 0);
     // FSGSBASE, AVX2, INVPCID, AVX-512F, SMAP; nothing in ECX (UMIP, PKU, ...) and EDX
     assert_eq!(ebx & (1 | 1 << 5 | 1 << 10 | 1 << 16 | 1 << 20), 0);
@@ -122,10 +125,24 @@ fn identification_leaves() {
     assert_eq!(model.cpuid(&st, 1, 0)[0], 0x00b2_0f21);
     let [max, b, c, d] = model.cpuid(&st, 0x4000_0000, 0);
     let text: Vec<u8> = [b, c, d].into_iter().flat_map(u32::to_le_bytes).collect();
-    assert_eq!((max, text.as_slice()), (0x4000_0000, b"ring3 ring3 ".as_slice()));
+    assert_eq!(
+        (max, text.as_slice()),
+        (0x4000_0000, b"ring3 ring3 ".as_slice())
+    );
     assert_eq!(model.cpuid(&st, 0x8000_0000, 0)[0], 0x8000_0008);
     assert_eq!(model.cpuid(&st, 0x8000_0008, 0)[0], 36 | 32 << 8);
-    for absent in [3, 5, 6, 0xa, 0xb, 0x15, 0x16, 0x4000_0001, 0x8000_0009, u32::MAX] {
+    for absent in [
+        3,
+        5,
+        6,
+        0xa,
+        0xb,
+        0x15,
+        0x16,
+        0x4000_0001,
+        0x8000_0009,
+        u32::MAX,
+    ] {
         assert_eq!(model.cpuid(&st, absent, 0), [0; 4], "{absent:x}");
     }
     // Beyond the basic maximum Intel repeats the highest leaf.

@@ -72,7 +72,10 @@ mod tests {
     #[test]
     fn reserved_bits_are_fixed_and_dr4_dr5_are_aliases() {
         let (mut st, mut env) = machine();
-        for (value, dr6, dr7) in [(u32::MAX, 0xffff_efff, 0xffff_27ff), (0, 0xffff_0ff0, 0x400)] {
+        for (value, dr6, dr7) in [
+            (u32::MAX, 0xffff_efff, 0xffff_27ff),
+            (0, 0xffff_0ff0, 0x400),
+        ] {
             st.set_reg32(gpr::AX, value);
             st.dr[7] = DR7_ONES;
             assert_eq!(run(&mut st, &mut env, &[0x0f, 0x23, 0xe0]), Ok(Flow::Next)); // mov dr4, eax

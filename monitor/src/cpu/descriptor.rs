@@ -59,7 +59,11 @@ impl Descriptor {
     #[must_use]
     pub const fn limit(self) -> u32 {
         let raw = (self.0 & 0xffff) as u32 | ((self.0 >> 32) & 0xf_0000) as u32;
-        if self.attr().0 & 0x8000 != 0 { (raw << 12) | 0xfff } else { raw }
+        if self.attr().0 & 0x8000 != 0 {
+            (raw << 12) | 0xfff
+        } else {
+            raw
+        }
     }
 
     /// Access rights, without the limit bits that lie between them.
@@ -85,7 +89,11 @@ impl Descriptor {
     pub const fn kind(self) -> DescriptorKind {
         let attr = self.attr();
         if attr.is_code_or_data() {
-            return if attr.is_code() { DescriptorKind::Code } else { DescriptorKind::Data };
+            return if attr.is_code() {
+                DescriptorKind::Code
+            } else {
+                DescriptorKind::Data
+            };
         }
         match attr.kind() {
             1 => DescriptorKind::Tss16 { busy: false },
@@ -178,7 +186,9 @@ pub fn try_read_descriptor<E: Env>(
     env: &mut E,
     selector: u16,
 ) -> Result<Option<Descriptor>, Fault> {
-    let Some(at) = descriptor_address(st, selector) else { return Ok(None) };
+    let Some(at) = descriptor_address(st, selector) else {
+        return Ok(None);
+    };
     let mut raw = [0; 8];
     env.read(st, at, &mut raw, Privilege::Supervisor)?;
     Ok(Some(Descriptor(u64::from_le_bytes(raw))))
@@ -203,7 +213,11 @@ pub fn read_descriptor_or<E: Env>(
 /// # Errors
 /// #GP(selector) outside the table; #PF of the table access.
 #[inline]
-pub fn read_descriptor<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Result<Descriptor, Fault> {
+pub fn read_descriptor<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    selector: u16,
+) -> Result<Descriptor, Fault> {
     read_descriptor_or(st, env, selector, Vector::Gp)
 }
 
@@ -237,7 +251,11 @@ pub fn set_busy<E: Env>(
     busy: bool,
 ) -> Result<Descriptor, Fault> {
     let bit = 1u64 << 41;
-    let raw = if busy { descriptor.0 | bit } else { descriptor.0 & !bit };
+    let raw = if busy {
+        descriptor.0 | bit
+    } else {
+        descriptor.0 & !bit
+    };
     write_access_byte(st, env, selector, Descriptor(raw))
 }
 
@@ -249,7 +267,12 @@ fn write_access_byte<E: Env>(
     descriptor: Descriptor,
 ) -> Result<Descriptor, Fault> {
     if let Some(at) = descriptor_address(st, selector) {
-        env.write(st, at.add32(5), &[(descriptor.0 >> 40) as u8], Privilege::Supervisor)?;
+        env.write(
+            st,
+            at.add32(5),
+            &[(descriptor.0 >> 40) as u8],
+            Privilege::Supervisor,
+        )?;
     }
     Ok(descriptor)
 }
@@ -263,22 +286,77 @@ mod tests {
     fn fields_of_known_descriptors() {
         // (raw, base, limit, attr, kind)
         let cases = [
-            (0x00cf_9b00_0000_ffffu64, 0, 0xffff_ffff, 0xc09b, DescriptorKind::Code),
-            (0x00cf_f300_0000_ffff, 0, 0xffff_ffff, 0xc0f3, DescriptorKind::Data),
-            (0x1240_9234_5678_9abc, 0x1234_5678, 0x9abc, 0x4092, DescriptorKind::Data),
-            (0x000a_9200_0000_1234, 0, 0xa_1234, 0x0092, DescriptorKind::Data),
-            (0x0000_8900_4000_0067, 0x4000, 0x67, 0x0089, DescriptorKind::Tss32 { busy: false }),
-            (0x0000_8300_4000_002b, 0x4000, 0x2b, 0x0083, DescriptorKind::Tss16 { busy: true }),
-            (0x0000_8200_4000_0007, 0x4000, 7, 0x0082, DescriptorKind::Ldt),
-            (0x0000_8800_0000_0000, 0, 0, 0x0088, DescriptorKind::Reserved(8)),
+            (
+                0x00cf_9b00_0000_ffffu64,
+                0,
+                0xffff_ffff,
+                0xc09b,
+                DescriptorKind::Code,
+            ),
+            (
+                0x00cf_f300_0000_ffff,
+                0,
+                0xffff_ffff,
+                0xc0f3,
+                DescriptorKind::Data,
+            ),
+            (
+                0x1240_9234_5678_9abc,
+                0x1234_5678,
+                0x9abc,
+                0x4092,
+                DescriptorKind::Data,
+            ),
+            (
+                0x000a_9200_0000_1234,
+                0,
+                0xa_1234,
+                0x0092,
+                DescriptorKind::Data,
+            ),
+            (
+                0x0000_8900_4000_0067,
+                0x4000,
+                0x67,
+                0x0089,
+                DescriptorKind::Tss32 { busy: false },
+            ),
+            (
+                0x0000_8300_4000_002b,
+                0x4000,
+                0x2b,
+                0x0083,
+                DescriptorKind::Tss16 { busy: true },
+            ),
+            (
+                0x0000_8200_4000_0007,
+                0x4000,
+                7,
+                0x0082,
+                DescriptorKind::Ldt,
+            ),
+            (
+                0x0000_8800_0000_0000,
+                0,
+                0,
+                0x0088,
+                DescriptorKind::Reserved(8),
+            ),
         ];
         for (raw, base, limit, attr, kind) in cases {
             let d = Descriptor(raw);
-            assert_eq!((d.base(), d.limit(), d.attr(), d.kind()), (base, limit, SegAttr(attr), kind), "{raw:#x}");
+            assert_eq!(
+                (d.base(), d.limit(), d.attr(), d.kind()),
+                (base, limit, SegAttr(attr), kind),
+                "{raw:#x}"
+            );
         }
         let gate = Descriptor(0x1234_ec05_0008_5678);
         assert_eq!(gate.kind(), DescriptorKind::CallGate32);
-        assert_eq!((gate.gate_selector(), gate.gate_offset(), gate.gate_count()), (8, 0x1234_5678, 5));
+        assert_eq!(
+            (gate.gate_selector(), gate.gate_offset(), gate.gate_count()),
+            (8, 0x1234_5678, 5)
+        );
         assert_eq!((gate.dpl(), gate.present()), (3, true));
     }
 
@@ -287,10 +365,17 @@ mod tests {
         let (mut st, mut env) = machine();
         st.gdtr.limit = 0x16;
         assert!(read_descriptor(&mut st, &mut env, 0x0b).is_ok());
-        assert_eq!(read_descriptor(&mut st, &mut env, 0x13), Err(Fault::gp(0x10)));
+        assert_eq!(
+            read_descriptor(&mut st, &mut env, 0x13),
+            Err(Fault::gp(0x10))
+        );
         st.gdtr.limit = 0x17;
         assert!(read_descriptor(&mut st, &mut env, 0x13).is_ok());
-        assert_eq!(read_descriptor(&mut st, &mut env, 0x0f), Err(Fault::gp(0x0c)), "no LDT is loaded");
+        assert_eq!(
+            read_descriptor(&mut st, &mut env, 0x0f),
+            Err(Fault::gp(0x0c)),
+            "no LDT is loaded"
+        );
         assert_eq!(
             read_descriptor_or(&mut st, &mut env, 0xffff, Vector::Ts),
             Err(Fault::with_error(Vector::Ts, 0xfffc))
@@ -304,7 +389,10 @@ mod tests {
         let d = read_descriptor(&mut st, &mut env, 8).unwrap();
         let writes = env.writes;
         let d = set_accessed(&mut st, &mut env, 8, d).unwrap();
-        assert_eq!((d.0, env.get64(GDT_BASE + 8)), (0x00cf_9b00_0000_ffff, 0x00cf_9b00_0000_ffff));
+        assert_eq!(
+            (d.0, env.get64(GDT_BASE + 8)),
+            (0x00cf_9b00_0000_ffff, 0x00cf_9b00_0000_ffff)
+        );
         set_accessed(&mut st, &mut env, 8, d).unwrap();
         assert_eq!(env.writes, writes + 1);
     }
@@ -314,6 +402,9 @@ mod tests {
         let (mut st, mut env): (_, FlatEnv) = machine();
         env.fault_pages.push(GDT_BASE);
         let fault = read_descriptor(&mut st, &mut env, 8).unwrap_err();
-        assert_eq!((fault.vector, fault.address), (Vector::Pf, Some(GDT_BASE + 8)));
+        assert_eq!(
+            (fault.vector, fault.address),
+            (Vector::Pf, Some(GDT_BASE + 8))
+        );
     }
 }

@@ -28,7 +28,11 @@ impl Privilege {
     /// The rights of code at the state's CPL.
     #[must_use]
     pub fn of(st: &GuestState) -> Self {
-        if st.cpl == 3 { Self::User } else { Self::Supervisor }
+        if st.cpl == 3 {
+            Self::User
+        } else {
+            Self::Supervisor
+        }
     }
 }
 
@@ -46,16 +50,34 @@ pub trait Env {
     /// Reads linear memory with paging; crossing pages and device memory included.
     /// # Errors
     /// #PF as the architecture says; nothing was read then.
-    fn read(&mut self, st: &mut GuestState, at: LinAddr, buf: &mut [u8], who: Privilege) -> Result<(), Fault>;
+    fn read(
+        &mut self,
+        st: &mut GuestState,
+        at: LinAddr,
+        buf: &mut [u8],
+        who: Privilege,
+    ) -> Result<(), Fault>;
     /// Writes linear memory; all pages are checked before the first byte changes.
     /// # Errors
     /// #PF as the architecture says; nothing was written then.
-    fn write(&mut self, st: &mut GuestState, at: LinAddr, data: &[u8], who: Privilege) -> Result<(), Fault>;
+    fn write(
+        &mut self,
+        st: &mut GuestState,
+        at: LinAddr,
+        data: &[u8],
+        who: Privilege,
+    ) -> Result<(), Fault>;
     /// Checks that `len` bytes could be accessed, without accessing them (sets A, and D for writes).
     /// # Errors
     /// #PF as the access itself would raise.
-    fn probe(&mut self, st: &mut GuestState, at: LinAddr, len: u32, access: Access, who: Privilege)
-    -> Result<(), Fault>;
+    fn probe(
+        &mut self,
+        st: &mut GuestState,
+        at: LinAddr,
+        len: u32,
+        access: Access,
+        who: Privilege,
+    ) -> Result<(), Fault>;
     /// The physical address behind `at` if an access of this kind reaches ordinary RAM there, which
     /// has no side effects (sets A, and D for writes); `None` if it is no RAM, is not known to be,
     /// or would fault.

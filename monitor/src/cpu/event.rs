@@ -83,17 +83,29 @@ pub(crate) struct Attempt {
 /// Delivers `event`, with the faults that delivery itself raises.
 pub fn deliver<E: Env>(st: &mut GuestState, env: &mut E, event: Event) -> Delivery {
     let mut current = event;
-    if let Event::Exception(Fault { address: Some(address), .. }) = event {
+    if let Event::Exception(Fault {
+        address: Some(address),
+        ..
+    }) = event
+    {
         st.cr2 = address;
     }
     loop {
-        let Err(mut fault) = attempt(st, env, current) else { return Delivery::Done };
+        let Err(mut fault) = attempt(st, env, current) else {
+            return Delivery::Done;
+        };
         if let Some(address) = fault.address {
             st.cr2 = address;
         }
         // EXT: the fault arose while an event external to the program was delivered.
-        let external = !matches!(current, Event::Software { kind, .. } if kind != SoftwareKind::Icebp);
-        if external && matches!(fault.vector, Vector::Ts | Vector::Np | Vector::Ss | Vector::Gp) {
+        let external =
+            !matches!(current, Event::Software { kind, .. } if kind != SoftwareKind::Icebp);
+        if external
+            && matches!(
+                fault.vector,
+                Vector::Ts | Vector::Np | Vector::Ss | Vector::Gp
+            )
+        {
             fault.error = fault.error.map(|code| code | 1);
         }
         match escalate(current, fault) {
@@ -129,7 +141,9 @@ fn escalate(first: Event, second: Fault) -> Option<Fault> {
     };
     let double = Some(Fault::with_error(Vector::Df, 0));
     match (first, class_of(second.vector)) {
-        (FaultClass::Double, FaultClass::Contributory | FaultClass::Page | FaultClass::Double) => None,
+        (FaultClass::Double, FaultClass::Contributory | FaultClass::Page | FaultClass::Double) => {
+            None
+        }
         (FaultClass::Contributory, FaultClass::Contributory) => double,
         (FaultClass::Page, FaultClass::Contributory | FaultClass::Page) => double,
         _ => Some(second),
@@ -139,7 +153,10 @@ fn escalate(first: Event, second: Fault) -> Option<Fault> {
 /// True for the vectors that push an error code. Intel SDM vol. 3A, table 6-1.
 const fn pushes_error(vector: Vector) -> bool {
     use Vector as V;
-    matches!(vector, V::Df | V::Ts | V::Np | V::Ss | V::Gp | V::Pf | V::Ac)
+    matches!(
+        vector,
+        V::Df | V::Ts | V::Np | V::Ss | V::Gp | V::Pf | V::Ac
+    )
 }
 
 /// The RF bit of the saved image: set for faults, except #DB; kept for interrupts and traps;
@@ -159,21 +176,44 @@ fn saved_flags(st: &GuestState, event: Event) -> u32 {
 fn attempt<E: Env>(st: &mut GuestState, env: &mut E, event: Event) -> Result<(), Fault> {
     let flags = saved_flags(st, event);
     let eip = st.eip();
-    let plain = |vector| Attempt { vector, error: None, eip, flags, software: false };
+    let plain = |vector| Attempt {
+        vector,
+        error: None,
+        eip,
+        flags,
+        software: false,
+    };
     let a = match event {
         Event::Exception(fault) => {
             let error = pushes_error(fault.vector).then_some(fault.error.unwrap_or(0));
-            Attempt { error, ..plain(fault.vector as u8) }
+            Attempt {
+                error,
+                ..plain(fault.vector as u8)
+            }
         }
         Event::External(vector) => plain(vector),
         Event::Nmi => plain(Vector::Nmi as u8),
-        Event::Software { vector, next_eip, kind } => {
-            Attempt { eip: next_eip, software: kind != SoftwareKind::Icebp, ..plain(vector) }
-        }
+        Event::Software {
+            vector,
+            next_eip,
+            kind,
+        } => Attempt {
+            eip: next_eip,
+            software: kind != SoftwareKind::Icebp,
+            ..plain(vector)
+        },
     };
     if !st.protected() {
         deliver_real(st, env, &a)?;
-    } else if st.v86() && matches!(event, Event::Software { kind: SoftwareKind::IntN, .. }) {
+    } else if st.v86()
+        && matches!(
+            event,
+            Event::Software {
+                kind: SoftwareKind::IntN,
+                ..
+            }
+        )
+    {
         // IF CR4.VME = 1 and the redirection bit is clear, THEN the 8086 handler serves INT n.
         if st.cr4 & cr4::VME != 0 && !interrupt_redirected(st, env, a.vector)? {
             deliver_redirected(st, env, &a)?;
@@ -209,7 +249,12 @@ fn deliver_protected<E: Env>(st: &mut GuestState, env: &mut E, a: &Attempt) -> R
         return Err(idt_fault(Vector::Gp, a.vector));
     }
     let mut raw = [0; 8];
-    env.read(st, LinAddr(st.idtr.base).add32(offset), &mut raw, Privilege::Supervisor)?;
+    env.read(
+        st,
+        LinAddr(st.idtr.base).add32(offset),
+        &mut raw,
+        Privilege::Supervisor,
+    )?;
     let gate = Descriptor(u64::from_le_bytes(raw));
     let kind = gate.kind();
     // OR selected IDT descriptor is not an interrupt-, trap-, or task-gate type, THEN #GP.
@@ -243,7 +288,10 @@ fn through_task_gate<E: Env>(
     // IF local/global bit is set to local or index not within GDT limits, THEN #GP(selector).
     let tss = read_global(st, env, selector, Vector::Gp)?;
     // IF the descriptor is no TSS or specifies that the TSS is busy, THEN #GP(TSS selector).
-    if !matches!(tss.kind(), DescriptorKind::Tss16 { busy: false } | DescriptorKind::Tss32 { busy: false }) {
+    if !matches!(
+        tss.kind(),
+        DescriptorKind::Tss16 { busy: false } | DescriptorKind::Tss32 { busy: false }
+    ) {
         return Err(gp_selector(selector));
     }
     // IF TSS not present, THEN #NP(TSS selector).
@@ -251,7 +299,17 @@ fn through_task_gate<E: Env>(
         return Err(selector_fault(Vector::Np, selector));
     }
     let resume = a.flags & eflags::RF != 0;
-    task_switch(st, env, selector, tss, SwitchReason::Event { error: a.error, resume }, a.eip)
+    task_switch(
+        st,
+        env,
+        selector,
+        tss,
+        SwitchReason::Event {
+            error: a.error,
+            resume,
+        },
+        a.eip,
+    )
 }
 
 /// "TRAP-OR-INTERRUPT-GATE".
@@ -306,20 +364,35 @@ fn through_gate<E: Env>(
         let old_esp = st.reg32(gpr::SP);
         if v86 {
             let sel = |reg| u32::from(st.segment(reg).selector);
-            let (gs, fs, ds, es) = (sel(SegReg::Gs), sel(SegReg::Fs), sel(SegReg::Ds), sel(SegReg::Es));
+            let (gs, fs, ds, es) = (
+                sel(SegReg::Gs),
+                sel(SegReg::Fs),
+                sel(SegReg::Ds),
+                sel(SegReg::Es),
+            );
             match a.error {
-                None => {
-                    stack.push_all(st, env, size, [gs, fs, ds, es, old_ss, old_esp, a.flags, old_cs, a.eip])?
-                }
+                None => stack.push_all(
+                    st,
+                    env,
+                    size,
+                    [gs, fs, ds, es, old_ss, old_esp, a.flags, old_cs, a.eip],
+                )?,
                 Some(error) => {
-                    let frame = [gs, fs, ds, es, old_ss, old_esp, a.flags, old_cs, a.eip, error];
+                    let frame = [
+                        gs, fs, ds, es, old_ss, old_esp, a.flags, old_cs, a.eip, error,
+                    ];
                     stack.push_all(st, env, size, frame)?;
                 }
             }
         } else {
             match a.error {
                 None => stack.push_all(st, env, size, [old_ss, old_esp, a.flags, old_cs, a.eip])?,
-                Some(error) => stack.push_all(st, env, size, [old_ss, old_esp, a.flags, old_cs, a.eip, error])?,
+                Some(error) => stack.push_all(
+                    st,
+                    env,
+                    size,
+                    [old_ss, old_esp, a.flags, old_cs, a.eip, error],
+                )?,
             }
         }
         st.cpl = cpl;

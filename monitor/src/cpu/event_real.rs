@@ -18,8 +18,16 @@ fn read_vector<E: Env>(
     who: Privilege,
 ) -> Result<(u16, u16), Fault> {
     let mut raw = [0; 4];
-    env.read(st, LinAddr(base).add32(u32::from(vector) * 4), &mut raw, who)?;
-    Ok((u16::from_le_bytes([raw[2], raw[3]]), u16::from_le_bytes([raw[0], raw[1]])))
+    env.read(
+        st,
+        LinAddr(base).add32(u32::from(vector) * 4),
+        &mut raw,
+        who,
+    )?;
+    Ok((
+        u16::from_le_bytes([raw[2], raw[3]]),
+        u16::from_le_bytes([raw[0], raw[1]]),
+    ))
 }
 
 /// Pushes FLAGS, CS and IP and enters the handler.
@@ -41,7 +49,11 @@ fn push_and_enter<E: Env>(
 }
 
 /// Delivers through the real-mode vector table at IDTR.
-pub(crate) fn deliver_real<E: Env>(st: &mut GuestState, env: &mut E, a: &Attempt) -> Result<(), Fault> {
+pub(crate) fn deliver_real<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    a: &Attempt,
+) -> Result<(), Fault> {
     // IF ((vector_number « 2) + 3) is not within IDT limit, THEN #GP.
     if u32::from(a.vector) * 4 + 3 > u32::from(st.idtr.limit) {
         return Err(Fault::with_error(Vector::Gp, u32::from(a.vector) * 8 + 2));
@@ -56,12 +68,20 @@ pub(crate) fn deliver_real<E: Env>(st: &mut GuestState, env: &mut E, a: &Attempt
 
 /// INT n in V8086 mode whose redirection bit is clear: the vector table at linear address 0 serves
 /// it, without leaving V8086 mode (methods 5 and 6 of the manual's table 20-2).
-pub(crate) fn deliver_redirected<E: Env>(st: &mut GuestState, env: &mut E, a: &Attempt) -> Result<(), Fault> {
+pub(crate) fn deliver_redirected<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    a: &Attempt,
+) -> Result<(), Fault> {
     let virtual_if = st.iopl() < 3;
     let mut flags = a.flags;
     if virtual_if {
         // The image shows IOPL 3, and VIF in the place of IF.
-        let vif = if flags & eflags::VIF != 0 { eflags::IF } else { 0 };
+        let vif = if flags & eflags::VIF != 0 {
+            eflags::IF
+        } else {
+            0
+        };
         flags = (flags & !eflags::IF) | eflags::IOPL | vif;
     }
     let handler = read_vector(st, env, 0, a.vector, Privilege::User)?;

@@ -11,8 +11,8 @@ use crate::cpu::fault::Fault;
 use crate::cpu::stack::OperandSize;
 use crate::cpu::strings::StringOp;
 use crate::cpu::{
-    bcd, control, debugreg, execute_segment as far, flagsops, fpu, fpu_env, fpu_xsave, io, iret, stackops,
-    stackops_branch as branch, strings, sysenter, sysinfo,
+    bcd, control, debugreg, execute_segment as far, flagsops, fpu, fpu_env, fpu_xsave, io, iret,
+    stackops, stackops_branch as branch, strings, sysenter, sysinfo,
 };
 use iced_x86::{Code, Instruction, Mnemonic};
 use ring3_translator::state::{GuestState, eflags};
@@ -87,7 +87,11 @@ pub fn execute<E: Env>(
 
         M::Sysenter => sysenter::sysenter(st).map(|()| Flow::Jump),
         M::Sysexit => sysenter::sysexit(st).map(|()| Flow::Jump),
-        M::Int => Ok(software_interrupt(insn, insn.immediate8(), SoftwareKind::IntN)),
+        M::Int => Ok(software_interrupt(
+            insn,
+            insn.immediate8(),
+            SoftwareKind::IntN,
+        )),
         M::Int3 => Ok(software_interrupt(insn, 3, SoftwareKind::Int3)),
         M::Into if st.arith_flags as u32 & eflags::OF == 0 => Ok(Flow::Next),
         M::Into => Ok(software_interrupt(insn, 4, SoftwareKind::Into)),
@@ -284,8 +288,12 @@ fn transfer<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Res
 fn push_pop<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
     use Code as C;
     match insn.code() {
-        C::Push_r16 | C::Push_rm16 | C::Push_imm16 | C::Pushw_imm8 => stackops::push(st, env, insn, 2),
-        C::Push_r32 | C::Push_rm32 | C::Pushd_imm32 | C::Pushd_imm8 => stackops::push(st, env, insn, 4),
+        C::Push_r16 | C::Push_rm16 | C::Push_imm16 | C::Pushw_imm8 => {
+            stackops::push(st, env, insn, 2)
+        }
+        C::Push_r32 | C::Push_rm32 | C::Pushd_imm32 | C::Pushd_imm8 => {
+            stackops::push(st, env, insn, 4)
+        }
         C::Pop_r16 | C::Pop_rm16 => stackops::pop(st, env, insn, 2),
         C::Pop_r32 | C::Pop_rm32 => stackops::pop(st, env, insn, 4),
         C::Pushw_ES | C::Pushw_CS | C::Pushw_SS | C::Pushw_DS | C::Pushw_FS | C::Pushw_GS => {
@@ -297,7 +305,9 @@ fn push_pop<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Res
         C::Popw_ES | C::Popw_CS | C::Popw_SS | C::Popw_DS | C::Popw_FS | C::Popw_GS => {
             far::pop_sreg(st, env, insn, 2)
         }
-        C::Popd_ES | C::Popd_SS | C::Popd_DS | C::Popd_FS | C::Popd_GS => far::pop_sreg(st, env, insn, 4),
+        C::Popd_ES | C::Popd_SS | C::Popd_DS | C::Popd_FS | C::Popd_GS => {
+            far::pop_sreg(st, env, insn, 4)
+        }
         _ => Ok(Flow::Unsupported),
     }
 }

@@ -13,7 +13,11 @@ use ring3_translator::state::{GuestState, SegReg, shadow};
 /// MOV r/m16, Sreg: a 32-bit register is zero-extended, memory receives 16 bits.
 /// # Errors
 /// Operand faults.
-pub fn mov_from_sreg<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn mov_from_sreg<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     let selector = st
         .segment(operand::segment_register(insn.op1_register()))
         .selector;
@@ -24,7 +28,11 @@ pub fn mov_from_sreg<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instructio
 /// MOV Sreg, r/m16. A load of SS holds interrupts off for one instruction.
 /// # Errors
 /// #UD for CS; operand and descriptor faults.
-pub fn mov_to_sreg<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn mov_to_sreg<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     let reg = operand::segment_register(insn.op0_register());
     if reg == SegReg::Cs {
         return Err(Fault::ud());
@@ -101,7 +109,11 @@ fn far_pointer<E: Env>(
 /// LDS, LES, LSS, LFS and LGS; `size` is 2 or 4.
 /// # Errors
 /// #UD for a register operand; memory and descriptor faults.
-pub fn load_far_pointer<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn load_far_pointer<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     let destination = insn.op0_register();
     let size = if destination >= Register::EAX && destination <= Register::EDI {
         4
@@ -152,7 +164,14 @@ pub fn far_jmp<E: Env>(
     size: u32,
 ) -> Result<Flow, Fault> {
     let (selector, offset) = far_target(st, env, insn, size)?;
-    far::far_jump_from(st, env, selector, offset, operand_size(size), insn.next_ip32())?;
+    far::far_jump_from(
+        st,
+        env,
+        selector,
+        offset,
+        operand_size(size),
+        insn.next_ip32(),
+    )?;
     Ok(Flow::Jump)
 }
 
@@ -166,7 +185,14 @@ pub fn far_call<E: Env>(
     size: u32,
 ) -> Result<Flow, Fault> {
     let (selector, offset) = far_target(st, env, insn, size)?;
-    far::far_call(st, env, selector, offset, insn.next_ip32(), operand_size(size))?;
+    far::far_call(
+        st,
+        env,
+        selector,
+        offset,
+        insn.next_ip32(),
+        operand_size(size),
+    )?;
     Ok(Flow::Jump)
 }
 

@@ -26,7 +26,11 @@ pub(crate) fn full_model() -> CpuModel {
 
 /// Decodes `code` at EIP with the default size of CS and executes it.
 pub(crate) fn run(st: &mut StateBox, env: &mut FlatEnv, code: &[u8]) -> Result<Flow, Fault> {
-    let bits = if st.segment(SegReg::Cs).attr.big() { 32 } else { 16 };
+    let bits = if st.segment(SegReg::Cs).attr.big() {
+        32
+    } else {
+        16
+    };
     let insn = Decoder::with_ip(bits, code, st.rip, DecoderOptions::NONE).decode();
     execute(st, env, &full_model(), &insn)
 }
@@ -125,11 +129,20 @@ fn software_interrupts_name_vector_kind_and_return_address() {
         run(&mut st, &mut env, &[0xcd, 0x03]),
         event(3, 2, SoftwareKind::IntN)
     );
-    assert_eq!(run(&mut st, &mut env, &[0xcc]), event(3, 1, SoftwareKind::Int3));
-    assert_eq!(run(&mut st, &mut env, &[0xf1]), event(1, 1, SoftwareKind::Icebp));
+    assert_eq!(
+        run(&mut st, &mut env, &[0xcc]),
+        event(3, 1, SoftwareKind::Int3)
+    );
+    assert_eq!(
+        run(&mut st, &mut env, &[0xf1]),
+        event(1, 1, SoftwareKind::Icebp)
+    );
     assert_eq!(run(&mut st, &mut env, &[0xce]), Ok(Flow::Next));
     st.arith_flags = u64::from(eflags::OF);
-    assert_eq!(run(&mut st, &mut env, &[0xce]), event(4, 1, SoftwareKind::Into));
+    assert_eq!(
+        run(&mut st, &mut env, &[0xce]),
+        event(4, 1, SoftwareKind::Into)
+    );
 }
 
 #[test]
@@ -137,7 +150,10 @@ fn segment_registers_move_with_shadow_zero_extension_and_checks() {
     let (mut st, mut env) = machine();
     st.set_reg32(gpr::AX, 0xffff_0000 | u32::from(DATA0));
     assert_eq!(run(&mut st, &mut env, &[0x8e, 0xe0]), Ok(Flow::Next)); // mov fs, eax
-    assert_eq!((st.segment(SegReg::Fs).selector, st.interrupt_shadow), (DATA0, 0));
+    assert_eq!(
+        (st.segment(SegReg::Fs).selector, st.interrupt_shadow),
+        (DATA0, 0)
+    );
     assert_eq!(run(&mut st, &mut env, &[0x8e, 0xd0]), Ok(Flow::Next)); // mov ss, eax
     assert_eq!(st.interrupt_shadow, 2);
     st.set_reg32(gpr::CX, 0xffff_ffff);
@@ -161,7 +177,10 @@ fn segment_registers_move_with_shadow_zero_extension_and_checks() {
 fn push_and_pop_of_segments_use_the_operand_size() {
     let (mut st, mut env) = machine();
     assert_eq!(run(&mut st, &mut env, &[0x0e]), Ok(Flow::Next)); // push cs
-    assert_eq!((st.reg32(gpr::SP), env.get32(0x7ffc)), (0x7ffc, u32::from(CODE0)));
+    assert_eq!(
+        (st.reg32(gpr::SP), env.get32(0x7ffc)),
+        (0x7ffc, u32::from(CODE0))
+    );
     assert_eq!(run(&mut st, &mut env, &[0x66, 0x1e]), Ok(Flow::Next)); // push ds, 16-bit
     assert_eq!((st.reg32(gpr::SP), env.get16(0x7ffa)), (0x7ffa, DATA0));
     assert_eq!(run(&mut st, &mut env, &[0x66, 0x17]), Ok(Flow::Next)); // pop ss, 16-bit
@@ -278,7 +297,11 @@ fn conditional_jumps_follow_every_condition() {
                 let (mut st, mut env) = machine();
                 st.arith_flags = u64::from(flags);
                 let opcode = 0x70 + 2 * n as u8 + u8::from(odd);
-                let expected = if even_taken != odd { Flow::Jump } else { Flow::Next };
+                let expected = if even_taken != odd {
+                    Flow::Jump
+                } else {
+                    Flow::Next
+                };
                 assert_eq!(
                     run(&mut st, &mut env, &[opcode, 0x10]),
                     Ok(expected),

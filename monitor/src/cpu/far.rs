@@ -7,7 +7,8 @@ use crate::cpu::descriptor::{
 use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment::{
-    check_eip, code_segment, fetch_stack_segment, linear, read_global, real_addressing, real_segment,
+    check_eip, code_segment, fetch_stack_segment, linear, read_global, real_addressing,
+    real_segment,
 };
 use crate::cpu::stack::Stack;
 use crate::cpu::task::{SwitchReason, stack_for_level, task_switch};
@@ -78,7 +79,11 @@ fn jump<E: Env>(
         DescriptorKind::CallGate16 | DescriptorKind::CallGate32 => {
             let (code_selector, code) = read_call_gate(st, env, selector, d)?;
             // IF conforming and DPL > CPL, or nonconforming and DPL ≠ CPL, THEN #GP(code selector).
-            let refused = if code.attr().is_conforming() { code.dpl() > st.cpl } else { code.dpl() != st.cpl };
+            let refused = if code.attr().is_conforming() {
+                code.dpl() > st.cpl
+            } else {
+                code.dpl() != st.cpl
+            };
             if refused {
                 return Err(gp_selector(code_selector));
             }
@@ -139,7 +144,9 @@ pub fn far_call<E: Env>(
             enter(st, cs, eip);
             Ok(())
         }
-        DescriptorKind::CallGate16 | DescriptorKind::CallGate32 => call_gate(st, env, selector, d, return_eip),
+        DescriptorKind::CallGate16 | DescriptorKind::CallGate32 => {
+            call_gate(st, env, selector, d, return_eip)
+        }
         _ => switch_by(st, env, selector, d, SwitchReason::Call, return_eip),
     }
 }
@@ -151,7 +158,11 @@ fn enter(st: &mut GuestState, cs: Segment, eip: u32) {
     st.rip = u64::from(eip);
 }
 
-fn read_target<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Result<Descriptor, Fault> {
+fn read_target<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    selector: u16,
+) -> Result<Descriptor, Fault> {
     // IF segment selector in target operand NULL, THEN #GP(0).
     if is_null(selector) {
         return Err(Fault::gp(0));
@@ -162,7 +173,11 @@ fn read_target<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Resul
 
 fn check_present(d: Descriptor, selector: u16) -> Result<(), Fault> {
     // IF not present, THEN #NP(selector).
-    if d.present() { Ok(()) } else { Err(selector_fault(Vector::Np, selector)) }
+    if d.present() {
+        Ok(())
+    } else {
+        Err(selector_fault(Vector::Np, selector))
+    }
 }
 
 /// The checks of a direct transfer to a code segment.
@@ -182,7 +197,11 @@ fn check_direct_code(st: &GuestState, d: Descriptor, selector: u16) -> Result<()
 
 /// The width that a gate's type implies.
 pub(crate) const fn gate_size(gate: Descriptor) -> OperandSize {
-    if gate.attr().kind() & 8 != 0 { OperandSize::Dword } else { OperandSize::Word }
+    if gate.attr().kind() & 8 != 0 {
+        OperandSize::Dword
+    } else {
+        OperandSize::Word
+    }
 }
 
 /// Checks a call gate's rights and reads its code descriptor.
@@ -233,7 +252,13 @@ fn call_gate<E: Env>(
     let size = gate_size(gate);
     let eip = size.truncate(gate.gate_offset());
     if !code.attr().is_conforming() && code.dpl() < st.cpl {
-        return call_inner(st, env, gate, code_segment(code, code_selector, code.dpl()), return_eip);
+        return call_inner(
+            st,
+            env,
+            gate,
+            code_segment(code, code_selector, code.dpl()),
+            return_eip,
+        );
     }
     // SAME-PRIVILEGE: IF stack does not have room for the return address, THEN #SS(0).
     let mut stack = Stack::current(st);
@@ -241,7 +266,12 @@ fn call_gate<E: Env>(
     let cs = code_segment(code, code_selector, st.cpl);
     // IF EIP not within code segment limit, THEN #GP(0).
     check_eip(&cs, eip)?;
-    stack.push_all(st, env, size, [u32::from(st.segment(SegReg::Cs).selector), return_eip])?;
+    stack.push_all(
+        st,
+        env,
+        size,
+        [u32::from(st.segment(SegReg::Cs).selector), return_eip],
+    )?;
     stack.commit(st);
     enter(st, cs, eip);
     Ok(())
@@ -278,7 +308,10 @@ fn call_inner<E: Env>(
         read_parameters(st, env, bytes)?;
     }
     for (slot, raw) in frame[2..].iter_mut().zip(bytes.chunks_exact(width).rev()) {
-        *slot = raw.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte));
+        *slot = raw
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u32::from(byte));
     }
     let end = count as usize + 4;
     frame[end - 2] = u32::from(st.segment(SegReg::Cs).selector);
@@ -292,10 +325,18 @@ fn call_inner<E: Env>(
 }
 
 /// Reads the top of the caller's stack. A 16-bit stack that wraps is read slot by slot.
-fn read_parameters<E: Env>(st: &mut GuestState, env: &mut E, bytes: &mut [u8]) -> Result<(), Fault> {
+fn read_parameters<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    bytes: &mut [u8],
+) -> Result<(), Fault> {
     let who = Privilege::of(st);
     let big = st.segment(SegReg::Ss).attr.big();
-    let start = if big { st.reg32(gpr::SP) } else { u32::from(st.reg16(gpr::SP)) };
+    let start = if big {
+        st.reg32(gpr::SP)
+    } else {
+        u32::from(st.reg16(gpr::SP))
+    };
     let len = bytes.len() as u32;
     if big || start + len <= 0x1_0000 {
         let at = linear(st, SegReg::Ss, start, len, Access::Read)?;
@@ -310,12 +351,27 @@ fn read_parameters<E: Env>(st: &mut GuestState, env: &mut E, bytes: &mut [u8]) -
 
 /// The EIP after the instruction at CS:EIP, which a task switch stores in the outgoing TSS.
 pub(crate) fn instruction_end<E: Env>(st: &mut GuestState, env: &mut E) -> Result<u32, Fault> {
-    let (bits, who) = (if st.segment(SegReg::Cs).attr.big() { 32 } else { 16 }, Privilege::of(st));
+    let (bits, who) = (
+        if st.segment(SegReg::Cs).attr.big() {
+            32
+        } else {
+            16
+        },
+        Privilege::of(st),
+    );
     let mut bytes = [0u8; 15];
     let mut len = 0;
     // Byte by byte: the page after the instruction need not exist.
     for (n, byte) in bytes.iter_mut().enumerate() {
-        let Ok(at) = linear(st, SegReg::Cs, st.eip().wrapping_add(n as u32), 1, Access::Execute) else { break };
+        let Ok(at) = linear(
+            st,
+            SegReg::Cs,
+            st.eip().wrapping_add(n as u32),
+            1,
+            Access::Execute,
+        ) else {
+            break;
+        };
         if env.read(st, at, core::slice::from_mut(byte), who).is_err() {
             break;
         }
@@ -323,7 +379,11 @@ pub(crate) fn instruction_end<E: Env>(st: &mut GuestState, env: &mut E) -> Resul
     }
     let instruction = Decoder::with_ip(bits, &bytes[..len], st.rip, DecoderOptions::NONE).decode();
     // Another processor may have changed the bytes: then there is nothing to execute any more.
-    if instruction.is_invalid() { Err(Fault::ud()) } else { Ok(st.eip().wrapping_add(instruction.len() as u32)) }
+    if instruction.is_invalid() {
+        Err(Fault::ud())
+    } else {
+        Ok(st.eip().wrapping_add(instruction.len() as u32))
+    }
 }
 
 /// "TASK-GATE" and "TASK-STATE-SEGMENT", and everything that is no far target.
@@ -341,7 +401,10 @@ fn switch_by<E: Env>(
             let tss_selector = d.gate_selector();
             // IF the TSS selector's local/global bit is local or its index is not within GDT
             // limits, THEN #GP(TSS selector).
-            (tss_selector, read_global(st, env, tss_selector, Vector::Gp)?)
+            (
+                tss_selector,
+                read_global(st, env, tss_selector, Vector::Gp)?,
+            )
         }
         DescriptorKind::Tss16 { .. } | DescriptorKind::Tss32 { .. } => {
             // IF TSS DPL < CPL or TSS DPL < TSS selector RPL, THEN #GP(TSS selector). A system
@@ -355,7 +418,10 @@ fn switch_by<E: Env>(
         _ => return Err(gp_selector(selector)),
     };
     // IF the TSS descriptor specifies that the TSS is not available, THEN #GP(TSS selector).
-    if !matches!(tss.kind(), DescriptorKind::Tss16 { busy: false } | DescriptorKind::Tss32 { busy: false }) {
+    if !matches!(
+        tss.kind(),
+        DescriptorKind::Tss16 { busy: false } | DescriptorKind::Tss32 { busy: false }
+    ) {
         return Err(gp_selector(tss_selector));
     }
     // IF TSS is not present, THEN #NP(TSS selector).

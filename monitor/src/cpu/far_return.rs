@@ -1,6 +1,8 @@
 //! Far RET. Intel SDM vol. 2B, RET.
 
-use crate::cpu::descriptor::{Descriptor, gp_selector, is_null, read_descriptor, selector_fault, set_accessed};
+use crate::cpu::descriptor::{
+    Descriptor, gp_selector, is_null, read_descriptor, selector_fault, set_accessed,
+};
 use crate::cpu::env::Env;
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment::{
@@ -70,7 +72,11 @@ pub fn far_return<E: Env>(
 
 /// Reads and checks the code descriptor that RETF or IRET returns to.
 #[inline]
-pub(crate) fn return_code<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Result<Descriptor, Fault> {
+pub(crate) fn return_code<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    selector: u16,
+) -> Result<Descriptor, Fault> {
     // IF return code segment selector is NULL, THEN #GP(0).
     if is_null(selector) {
         return Err(Fault::gp(0));

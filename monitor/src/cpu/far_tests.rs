@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::cpu::testenv::{
-    CODE0, CODE3, DATA0, DATA3, FlatEnv, KERNEL_ESP, TSS, TSS_BASE, gate, machine, registers, segment, set_real,
-    set_ring, set_v86,
+    CODE0, CODE3, DATA0, DATA3, FlatEnv, KERNEL_ESP, TSS, TSS_BASE, gate, machine, registers,
+    segment, set_real, set_ring, set_v86,
 };
 use ring3_translator::state::eflags;
 use ring3_translator::state_box::StateBox;
@@ -43,7 +43,14 @@ fn direct_targets() {
             let before = registers(&st);
             let old_cs = st.segment(SegReg::Cs).selector;
             let got = if call {
-                far_call(&mut st, &mut env, SLOT | rpl, EIP, 0x1_0007, OperandSize::Dword)
+                far_call(
+                    &mut st,
+                    &mut env,
+                    SLOT | rpl,
+                    EIP,
+                    0x1_0007,
+                    OperandSize::Dword,
+                )
             } else {
                 far_jump(&mut st, &mut env, SLOT | rpl, EIP, OperandSize::Dword)
             };
@@ -52,7 +59,10 @@ fn direct_targets() {
                 assert_eq!(registers(&st), before);
                 continue;
             }
-            assert_eq!((st.eip(), st.segment(SegReg::Cs).selector, st.cpl), (EIP, cs, cpl));
+            assert_eq!(
+                (st.eip(), st.segment(SegReg::Cs).selector, st.cpl),
+                (EIP, cs, cpl)
+            );
             if call {
                 assert_eq!(st.reg32(gpr::SP), 0x7ff8);
                 assert_eq!(env.dwords::<2>(0x7ff8), [0x1_0007, u32::from(old_cs)]);
@@ -67,16 +77,34 @@ fn limits_of_selector_eip_and_stack() {
     env.gdt(SLOT, segment(0, 0x0fff, 0x409b));
     let before = registers(&st);
     let dword = OperandSize::Dword;
-    assert_eq!(far_jump(&mut st, &mut env, 3, EIP, dword), Err(Fault::gp(0)));
-    assert_eq!(far_jump(&mut st, &mut env, 0x100, EIP, dword), Err(Fault::gp(0x100)));
-    assert_eq!(far_jump(&mut st, &mut env, SLOT, 0x1000, dword), Err(Fault::gp(0)));
-    assert_eq!(far_call(&mut st, &mut env, SLOT, 0x1000, 0, dword), Err(Fault::gp(0)));
+    assert_eq!(
+        far_jump(&mut st, &mut env, 3, EIP, dword),
+        Err(Fault::gp(0))
+    );
+    assert_eq!(
+        far_jump(&mut st, &mut env, 0x100, EIP, dword),
+        Err(Fault::gp(0x100))
+    );
+    assert_eq!(
+        far_jump(&mut st, &mut env, SLOT, 0x1000, dword),
+        Err(Fault::gp(0))
+    );
+    assert_eq!(
+        far_call(&mut st, &mut env, SLOT, 0x1000, 0, dword),
+        Err(Fault::gp(0))
+    );
     assert_eq!(registers(&st), before);
     // A 16-bit operand truncates the offset.
     far_jump(&mut st, &mut env, SLOT, 0xabcd_0fff, OperandSize::Word).unwrap();
     assert_eq!(st.eip(), 0xfff);
-    st.set_segment(SegReg::Ss, Descriptor(segment(0, 0x0fff, 0x4093)).to_segment(DATA0));
-    assert_eq!(far_call(&mut st, &mut env, CODE0, EIP, 0, dword), fault(Vector::Ss, 0));
+    st.set_segment(
+        SegReg::Ss,
+        Descriptor(segment(0, 0x0fff, 0x4093)).to_segment(DATA0),
+    );
+    assert_eq!(
+        far_call(&mut st, &mut env, CODE0, EIP, 0, dword),
+        fault(Vector::Ss, 0)
+    );
 }
 
 #[test]
@@ -85,23 +113,66 @@ fn gates_reach_inner_rings_by_call_only() {
     set_ring(&mut st, 3);
     env.gdt(GATE, gate(CODE0, EIP, 0xec) | 3 << 32);
     let before = registers(&st);
-    assert_eq!(far_jump(&mut st, &mut env, GATE | 3, 0, OperandSize::Dword), fault(Vector::Gp, CODE0));
+    assert_eq!(
+        far_jump(&mut st, &mut env, GATE | 3, 0, OperandSize::Dword),
+        fault(Vector::Gp, CODE0)
+    );
     assert_eq!(registers(&st), before);
     for (n, value) in [11, 22, 33].into_iter().enumerate() {
         env.put32(0x8000 + 4 * n as u64, value);
     }
     // The offset in the instruction is ignored, and so is its operand size.
-    far_call(&mut st, &mut env, GATE | 3, 0xdead_beef, 0x1_0007, OperandSize::Word).unwrap();
-    assert_eq!((st.eip(), st.cpl, st.segment(SegReg::Cs).selector), (EIP, 0, CODE0));
-    assert_eq!((st.reg32(gpr::SP), st.segment(SegReg::Ss).selector), (KERNEL_ESP - 28, DATA0));
+    far_call(
+        &mut st,
+        &mut env,
+        GATE | 3,
+        0xdead_beef,
+        0x1_0007,
+        OperandSize::Word,
+    )
+    .unwrap();
+    assert_eq!(
+        (st.eip(), st.cpl, st.segment(SegReg::Cs).selector),
+        (EIP, 0, CODE0)
+    );
+    assert_eq!(
+        (st.reg32(gpr::SP), st.segment(SegReg::Ss).selector),
+        (KERNEL_ESP - 28, DATA0)
+    );
     let frame = env.dwords::<7>(KERNEL_ESP - 28);
-    assert_eq!(frame, [0x1_0007, u32::from(CODE3), 11, 22, 33, 0x8000, u32::from(DATA3)]);
+    assert_eq!(
+        frame,
+        [
+            0x1_0007,
+            u32::from(CODE3),
+            11,
+            22,
+            33,
+            0x8000,
+            u32::from(DATA3)
+        ]
+    );
     // RETF 12 goes back, releases the parameters on both stacks and nulls inner data segments.
-    st.set_segment(SegReg::Ds, Descriptor(segment(0, 0xf_ffff, 0xc093)).to_segment(DATA0));
+    st.set_segment(
+        SegReg::Ds,
+        Descriptor(segment(0, 0xf_ffff, 0xc093)).to_segment(DATA0),
+    );
     far_return(&mut st, &mut env, 12, OperandSize::Dword).unwrap();
     assert_eq!((st.eip(), st.cpl, st.reg32(gpr::SP)), (0x1_0007, 3, 0x800c));
-    assert_eq!((st.segment(SegReg::Cs).selector, st.segment(SegReg::Ss).selector), (CODE3, DATA3));
-    assert_eq!((st.segment(SegReg::Ds).selector, st.segment(SegReg::Es).selector), (0, DATA3));
+    assert_eq!(
+        (
+            st.segment(SegReg::Cs).selector,
+            st.segment(SegReg::Ss).selector
+        ),
+        (CODE3, DATA3)
+    );
+    assert_eq!(
+        (
+            st.segment(SegReg::Ds).selector,
+            st.segment(SegReg::Es).selector
+        ),
+        (0, DATA3)
+    );
 }
 
 #[test]
@@ -112,7 +183,10 @@ fn sixteen_bit_gate_copies_words() {
     env.put32(0x8000, 0x2222_1111);
     far_call(&mut st, &mut env, GATE, 0, 0x1_0007, OperandSize::Dword).unwrap();
     assert_eq!((st.eip(), st.reg32(gpr::SP)), (0x1234, KERNEL_ESP - 12));
-    assert_eq!(env.words::<6>(KERNEL_ESP - 12), [7, CODE3, 0x1111, 0x2222, 0x8000, DATA3]);
+    assert_eq!(
+        env.words::<6>(KERNEL_ESP - 12),
+        [7, CODE3, 0x1111, 0x2222, 0x8000, DATA3]
+    );
 }
 
 #[test]
@@ -130,17 +204,62 @@ fn broken_gates() {
     use Vector::{Gp, Np, Pf, Ss, Ts};
     type Setup = fn(&mut StateBox, &mut FlatEnv);
     let cases: [(&str, Setup, Vector, u32); 11] = [
-        ("gate DPL", |_, env| env.gdt(GATE, gate(CODE0, EIP, 0x8c)), Gp, GATE.into()),
-        ("gate absent", |_, env| env.gdt(GATE, gate(CODE0, EIP, 0x6c)), Np, GATE.into()),
-        ("null code", |_, env| env.gdt(GATE, gate(0, EIP, 0xec)), Gp, 0),
-        ("code outside", |_, env| env.gdt(GATE, gate(0x200, EIP, 0xec)), Gp, 0x200),
-        ("data as code", |_, env| env.gdt(GATE, gate(DATA0, EIP, 0xec)), Gp, DATA0.into()),
-        ("code absent", |_, env| env.gdt(CODE0, segment(0, 0xf_ffff, 0xc01b)), Np, CODE0.into()),
+        (
+            "gate DPL",
+            |_, env| env.gdt(GATE, gate(CODE0, EIP, 0x8c)),
+            Gp,
+            GATE.into(),
+        ),
+        (
+            "gate absent",
+            |_, env| env.gdt(GATE, gate(CODE0, EIP, 0x6c)),
+            Np,
+            GATE.into(),
+        ),
+        (
+            "null code",
+            |_, env| env.gdt(GATE, gate(0, EIP, 0xec)),
+            Gp,
+            0,
+        ),
+        (
+            "code outside",
+            |_, env| env.gdt(GATE, gate(0x200, EIP, 0xec)),
+            Gp,
+            0x200,
+        ),
+        (
+            "data as code",
+            |_, env| env.gdt(GATE, gate(DATA0, EIP, 0xec)),
+            Gp,
+            DATA0.into(),
+        ),
+        (
+            "code absent",
+            |_, env| env.gdt(CODE0, segment(0, 0xf_ffff, 0xc01b)),
+            Np,
+            CODE0.into(),
+        ),
         ("TSS limit", |st, _| st.tr.limit = 8, Ts, TSS.into()),
         ("null stack", |_, env| env.put16(TSS_BASE + 8, 0), Ts, 0),
-        ("stack DPL", |_, env| env.put16(TSS_BASE + 8, DATA3 & !3), Ts, (DATA3 & !3).into()),
-        ("stack absent", |_, env| env.gdt(DATA0, segment(0, 0xf_ffff, 0xc013)), Ss, DATA0.into()),
-        ("stack page", |_, env| env.read_only_pages.push(0x8000), Pf, 2),
+        (
+            "stack DPL",
+            |_, env| env.put16(TSS_BASE + 8, DATA3 & !3),
+            Ts,
+            (DATA3 & !3).into(),
+        ),
+        (
+            "stack absent",
+            |_, env| env.gdt(DATA0, segment(0, 0xf_ffff, 0xc013)),
+            Ss,
+            DATA0.into(),
+        ),
+        (
+            "stack page",
+            |_, env| env.read_only_pages.push(0x8000),
+            Pf,
+            2,
+        ),
     ];
     for (name, setup, vector, error) in cases {
         let (mut st, mut env) = machine();
@@ -149,7 +268,11 @@ fn broken_gates() {
         setup(&mut st, &mut env);
         let before = registers(&st);
         let got = far_call(&mut st, &mut env, GATE | 3, 0, 7, OperandSize::Dword).unwrap_err();
-        assert_eq!((got.vector, got.error.map(|e| e & !1)), (vector, Some(error)), "{name}");
+        assert_eq!(
+            (got.vector, got.error.map(|e| e & !1)),
+            (vector, Some(error)),
+            "{name}"
+        );
         assert_eq!(registers(&st), before, "{name}");
     }
 }
@@ -186,7 +309,10 @@ fn returns_check_the_outer_frame() {
             assert_eq!(registers(&st), before);
         } else {
             let sp = if cs == CODE0 { 0x8008 } else { 0xa000 };
-            assert_eq!((st.eip(), st.segment(SegReg::Cs).selector, st.reg32(gpr::SP)), (EIP, cs, sp));
+            assert_eq!(
+                (st.eip(), st.segment(SegReg::Cs).selector, st.reg32(gpr::SP)),
+                (EIP, cs, sp)
+            );
         }
     }
 }
@@ -197,7 +323,10 @@ fn a_return_never_goes_inwards() {
     set_ring(&mut st, 3);
     env.put32(0x8000, EIP);
     env.put32(0x8004, CODE0.into());
-    assert_eq!(far_return(&mut st, &mut env, 0, OperandSize::Dword), fault(Vector::Gp, CODE0));
+    assert_eq!(
+        far_return(&mut st, &mut env, 0, OperandSize::Dword),
+        fault(Vector::Gp, CODE0)
+    );
 }
 
 #[test]
@@ -210,13 +339,22 @@ fn real_and_v86_mode() {
             set_real(&mut st)
         }
         far_call(&mut st, &mut env, 0xf000, 0x1234, 0x42, OperandSize::Word).unwrap();
-        assert_eq!((st.eip(), st.segment(SegReg::Cs).base, st.reg32(gpr::SP)), (0x1234, 0xf_0000, 0x7ffc));
+        assert_eq!(
+            (st.eip(), st.segment(SegReg::Cs).base, st.reg32(gpr::SP)),
+            (0x1234, 0xf_0000, 0x7ffc)
+        );
         assert_eq!(env.words::<2>(0x7ffc), [0x42, 0]);
         far_jump(&mut st, &mut env, 0x1000, 0xffff, OperandSize::Dword).unwrap();
         assert_eq!((st.eip(), st.segment(SegReg::Cs).base), (0xffff, 0x1_0000));
-        assert_eq!(far_jump(&mut st, &mut env, 0, 0x1_0000, OperandSize::Dword), Err(Fault::gp(0)));
+        assert_eq!(
+            far_jump(&mut st, &mut env, 0, 0x1_0000, OperandSize::Dword),
+            Err(Fault::gp(0))
+        );
         far_return(&mut st, &mut env, 6, OperandSize::Word).unwrap();
-        assert_eq!((st.eip(), st.segment(SegReg::Cs).base, st.reg32(gpr::SP)), (0x42, 0, 0x8006));
+        assert_eq!(
+            (st.eip(), st.segment(SegReg::Cs).base, st.reg32(gpr::SP)),
+            (0x42, 0, 0x8006)
+        );
     }
 }
 
@@ -227,7 +365,11 @@ fn leaving_protected_mode_keeps_a_big_code_segment() {
     st.reclassify_segments();
     far_jump(&mut st, &mut env, 0x100, 0x2_0000, OperandSize::Dword).unwrap();
     assert_eq!(
-        (st.eip(), st.segment(SegReg::Cs).base, st.segment(SegReg::Cs).limit),
+        (
+            st.eip(),
+            st.segment(SegReg::Cs).base,
+            st.segment(SegReg::Cs).limit
+        ),
         (0x2_0000, 0x1000, u32::MAX)
     );
 }
@@ -242,12 +384,18 @@ fn task_switch_by_jump_stores_the_next_eip() {
     }
     env.put(0x1_0000, &[0xea, 0, 0, 0, 0, 0x40, 0]);
     far_jump(&mut st, &mut env, SLOT, 0, OperandSize::Dword).unwrap();
-    assert_eq!((st.eip(), st.tr.selector, env.get32(TSS_BASE + 0x20)), (EIP, SLOT, 0x1_0007));
+    assert_eq!(
+        (st.eip(), st.tr.selector, env.get32(TSS_BASE + 0x20)),
+        (EIP, SLOT, 0x1_0007)
+    );
     assert_eq!(st.eflags() & eflags::NT, 0);
     // Back through a task gate: the first task is available again.
     env.gdt(GATE, gate(TSS, 0, 0x85));
     far_jump_from(&mut st, &mut env, GATE, 0, OperandSize::Dword, EIP + 7).unwrap();
-    assert_eq!((st.eip(), st.tr.selector, env.get32(0x3_0020)), (0x1_0007, TSS, EIP + 7));
+    assert_eq!(
+        (st.eip(), st.tr.selector, env.get32(0x3_0020)),
+        (0x1_0007, TSS, EIP + 7)
+    );
 }
 
 #[test]
@@ -265,7 +413,11 @@ fn tss_targets_check_rights() {
         set_ring(&mut st, cpl);
         env.gdt(SLOT, segment(0x3_0000, 0x66, attr));
         let before = registers(&st);
-        assert_eq!(far_call(&mut st, &mut env, selector, 0, 7, OperandSize::Dword), expected, "{attr:#x} {cpl}");
+        assert_eq!(
+            far_call(&mut st, &mut env, selector, 0, 7, OperandSize::Dword),
+            expected,
+            "{attr:#x} {cpl}"
+        );
         assert_eq!(registers(&st), before);
     }
 }

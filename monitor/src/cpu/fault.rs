@@ -57,12 +57,20 @@ impl Fault {
     /// An exception without error code.
     #[must_use]
     pub const fn plain(vector: Vector) -> Self {
-        Self { vector, error: None, address: None }
+        Self {
+            vector,
+            error: None,
+            address: None,
+        }
     }
     /// An exception with an error code.
     #[must_use]
     pub const fn with_error(vector: Vector, error: u32) -> Self {
-        Self { vector, error: Some(error), address: None }
+        Self {
+            vector,
+            error: Some(error),
+            address: None,
+        }
     }
     /// #GP(error).
     #[must_use]
@@ -77,6 +85,10 @@ impl Fault {
     /// #PF at a linear address.
     #[must_use]
     pub const fn page(address: u64, error: u32) -> Self {
-        Self { vector: Vector::Pf, error: Some(error), address: Some(address) }
+        Self {
+            vector: Vector::Pf,
+            error: Some(error),
+            address: Some(address),
+        }
     }
 }

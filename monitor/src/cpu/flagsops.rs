@@ -134,7 +134,8 @@ pub fn sahf(st: &mut GuestState) -> Flow {
 /// Replaces the arithmetic flags in `mask` by those of `value`.
 pub fn set_flags(st: &mut GuestState, mask: u32, value: u32) {
     let mask = u64::from(mask & eflags::ARITH);
-    st.arith_flags = (st.arith_flags & u64::from(eflags::ARITH) & !mask) | (u64::from(value) & mask);
+    st.arith_flags =
+        (st.arith_flags & u64::from(eflags::ARITH) & !mask) | (u64::from(value) & mask);
 }
 
 /// SF, ZF and PF of a result of `bits` (8, 16 or 32) bits.
@@ -248,7 +249,10 @@ mod tests {
         let (mut st, mut env) = machine();
         st.set_eflags(0x0021_7fd7 | eflags::RF);
         assert_eq!(run(&mut st, &mut env, &[0x9c]), Ok(Flow::Next));
-        assert_eq!((env.get32(0x7ffc), st.reg32(gpr::SP)), (0x0020_7fd7, 0x7ffc));
+        assert_eq!(
+            (env.get32(0x7ffc), st.reg32(gpr::SP)),
+            (0x0020_7fd7, 0x7ffc)
+        );
         assert_eq!(run(&mut st, &mut env, &[0x66, 0x9c]), Ok(Flow::Next));
         assert_eq!((env.get16(0x7ffa), st.reg32(gpr::SP)), (0x7fd7, 0x7ffa));
     }

@@ -58,7 +58,11 @@ pub(crate) fn in_use(st: &GuestState) -> u64 {
 /// Sets and clears XSTATE_BV bits.
 pub(crate) fn mark(st: &mut GuestState, components: u64, used: bool) {
     let old = in_use(st);
-    let new = if used { old | components } else { old & !components };
+    let new = if used {
+        old | components
+    } else {
+        old & !components
+    };
     st.xsave.0[HEADER..HEADER + 8].copy_from_slice(&new.to_le_bytes());
 }
 
@@ -176,7 +180,11 @@ pub fn fxsave<E: Env>(
     let who = Privilege::of(st);
     env.probe(st, at, HEADER as u32, Access::Write, who)?;
     let image = guest_image(st, model);
-    let end = if st.cr4 & cr4::OSFXSR != 0 { XMM_END } else { XMM };
+    let end = if st.cr4 & cr4::OSFXSR != 0 {
+        XMM_END
+    } else {
+        XMM
+    };
     env.write(st, at, &image[..end], who)?;
     Ok(Flow::Next)
 }

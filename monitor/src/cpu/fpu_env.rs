@@ -106,7 +106,10 @@ fn take_environment(st: &mut GuestState, wide: bool, bytes: &[u8]) {
     let pending = fsw & MASKS & !fcw != 0;
     materialize(st, X87);
     set_word(st, 0, fcw);
-    set_status(st, (fsw & !FSW_SUMMARY) | if pending { FSW_SUMMARY } else { 0 });
+    set_status(
+        st,
+        (fsw & !FSW_SUMMARY) | if pending { FSW_SUMMARY } else { 0 },
+    );
     let mut abridged = 0u8;
     for physical in 0..8 {
         if tags >> (physical * 2) & 3 != 3 {
@@ -130,7 +133,11 @@ fn require_no_pending(st: &mut GuestState) -> Result<(), Fault> {
 /// FNSTENV: stores the environment, then masks all exceptions.
 /// # Errors
 /// #NM with CR0.EM or TS; memory faults.
-pub fn fnstenv<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn fnstenv<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     require_fpu(st)?;
     materialize(st, X87);
     let mut bytes = [0; ENV32];

@@ -83,7 +83,11 @@ fn fxsave_hides_pointers_and_keeps_what_it_does_not_own() {
     st.cr4 = 0;
     env.memory[AREA..AREA + 512].fill(0xee);
     assert_eq!(run(&mut st, &mut env, FXSAVE), Ok(Flow::Next));
-    assert!(env.memory[AREA + XMM..AREA + 512].iter().all(|b| *b == 0xee));
+    assert!(
+        env.memory[AREA + XMM..AREA + 512]
+            .iter()
+            .all(|b| *b == 0xee)
+    );
     let before = st.xsave.0[XMM..XMM_END].to_vec();
     assert_eq!(run(&mut st, &mut env, FXRSTOR), Ok(Flow::Next));
     assert_eq!(st.xsave.0[XMM..XMM_END], before);
@@ -97,7 +101,11 @@ fn fxsave_of_the_initial_state_and_fxrstor_of_reserved_mxcsr() {
     mark(&mut st, X87 | SSE, false); // the bytes are stale now
     assert_eq!(run(&mut st, &mut env, FXSAVE), Ok(Flow::Next));
     assert_eq!(env.memory[AREA..AREA + 5], [0x7f, 3, 0, 0, 0]);
-    assert!(env.memory[AREA + ST..AREA + XMM_END].iter().all(|b| *b == 0));
+    assert!(
+        env.memory[AREA + ST..AREA + XMM_END]
+            .iter()
+            .all(|b| *b == 0)
+    );
     env.put32(AREA as u64 + 24, 0x0100_0000);
     let before = guest_image(&st, &full_model());
     faults(&mut st, &mut env, FXRSTOR, Fault::gp(0));
@@ -133,7 +141,11 @@ fn xsave_writes_the_requested_components_only() {
     // XSAVEOPT leaves the bytes of the component in its initial state alone.
     env.memory[AREA..AREA + HEADER].fill(0xee);
     assert_eq!(run(&mut st, &mut env, XSAVEOPT), Ok(Flow::Next));
-    assert!(env.memory[AREA + XMM..AREA + XMM_END].iter().all(|b| *b == 0xee));
+    assert!(
+        env.memory[AREA + XMM..AREA + XMM_END]
+            .iter()
+            .all(|b| *b == 0xee)
+    );
 }
 
 #[test]
@@ -185,7 +197,15 @@ fn environments_convert_tags_and_mask_exceptions() {
     put(&mut st, 7, 1 << 62, 0x3fff); // physical 6: unnormal, special
     assert_eq!(run(&mut st, &mut env, FNSTENV), Ok(Flow::Next));
     let tags = 0b00_10_10_01_11_11_11_11u32;
-    let expected = [0xffff_0340, 0xffff_3884, 0xffff_0000 | tags, 0, 0, 0, 0xffff_0000];
+    let expected = [
+        0xffff_0340,
+        0xffff_3884,
+        0xffff_0000 | tags,
+        0,
+        0,
+        0,
+        0xffff_0000,
+    ];
     assert_eq!(env.dwords::<7>(AREA as u32), expected);
     assert_eq!(st.xsave.0[0] & 0x3f, 0x3f);
     assert_eq!(st.xsave.0[2], 4);

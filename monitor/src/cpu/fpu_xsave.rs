@@ -6,8 +6,8 @@ use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::execute::Flow;
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::fpu::{
-    AVX, HEADER, MXCSR, SSE, ST, X87, XMM, XMM_END, YMM, YMM_END, aligned_area, checked_mxcsr, guest_image,
-    in_use, mark, materialize, take_x87, take_xmm,
+    AVX, HEADER, MXCSR, SSE, ST, X87, XMM, XMM_END, YMM, YMM_END, aligned_area, checked_mxcsr,
+    guest_image, in_use, mark, materialize, take_x87, take_xmm,
 };
 use iced_x86::Instruction;
 use ring3_translator::addr::LinAddr;

@@ -12,7 +12,12 @@ use ring3_translator::state::{GuestState, gpr};
 /// port's bytes is set or outside the TSS, #GP(0).
 /// # Errors
 /// That fault, or a page fault on the TSS.
-pub fn check_port<E: Env>(st: &mut GuestState, env: &mut E, port: u16, size: u8) -> Result<(), Fault> {
+pub fn check_port<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    port: u16,
+    size: u8,
+) -> Result<(), Fault> {
     let by_bitmap = st.protected() && (st.cpl > st.iopl() || st.v86());
     if by_bitmap && !task::io_permitted(st, env, port, size)? {
         return Err(Fault::gp(0));

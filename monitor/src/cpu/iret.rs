@@ -8,7 +8,8 @@ use crate::cpu::far::instruction_end;
 use crate::cpu::far_return::return_code;
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment::{
-    check_eip, code_segment, fetch_stack_segment, null_inaccessible, read_global, real_segment, v86_segment,
+    check_eip, code_segment, fetch_stack_segment, null_inaccessible, read_global, real_segment,
+    v86_segment,
 };
 use crate::cpu::stack::{OperandSize, Stack};
 use crate::cpu::task::{SwitchReason, task_switch};
@@ -78,11 +79,20 @@ fn iret_v86<E: Env>(st: &mut GuestState, env: &mut E, size: OperandSize) -> Resu
             return Err(Fault::gp(0));
         }
         // EFLAGS.VIF ← tempFLAGS.IF; IF and IOPL are not changed.
-        let vif = if flags & eflags::IF != 0 { eflags::VIF } else { 0 };
+        let vif = if flags & eflags::IF != 0 {
+            eflags::VIF
+        } else {
+            0
+        };
         merge(old & !eflags::VIF, flags, ALWAYS, size) | vif
     } else {
         // VM, IOPL, VIP and VIF are not modified.
-        merge(old, flags, ALWAYS | eflags::IF | eflags::RF | eflags::AC | eflags::ID, size)
+        merge(
+            old,
+            flags,
+            ALWAYS | eflags::IF | eflags::RF | eflags::AC | eflags::ID,
+            size,
+        )
     };
     stack.commit(st);
     st.set_segment(SegReg::Cs, cs);
@@ -99,7 +109,10 @@ fn iret_task<E: Env>(st: &mut GuestState, env: &mut E) -> Result<(), Fault> {
     // IF the local/global bit is set to local or the index is not within GDT limits, THEN #TS.
     let tss = read_global(st, env, selector, Vector::Ts)?;
     // IF the descriptor type is not TSS or the TSS is not busy, THEN #TS(TSS selector).
-    if !matches!(tss.kind(), DescriptorKind::Tss16 { busy: true } | DescriptorKind::Tss32 { busy: true }) {
+    if !matches!(
+        tss.kind(),
+        DescriptorKind::Tss16 { busy: true } | DescriptorKind::Tss32 { busy: true }
+    ) {
         return Err(selector_fault(Vector::Ts, selector));
     }
     // IF TSS not present, THEN #NP(TSS selector).
@@ -112,18 +125,23 @@ fn iret_task<E: Env>(st: &mut GuestState, env: &mut E) -> Result<(), Fault> {
 
 /// "PROTECTED-MODE-RETURN" and what it leads to.
 #[inline]
-fn iret_protected<E: Env>(st: &mut GuestState, env: &mut E, size: OperandSize) -> Result<(), Fault> {
+fn iret_protected<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    size: OperandSize,
+) -> Result<(), Fault> {
     let mut stack = Stack::current(st);
     // Ring 3 frames are five slots; reading them at once must not fault for a three-slot frame.
-    let (eip, cs_selector, flags, outer) = if size == OperandSize::Dword && st.cpl != 3 && stack.same_page(20) {
-        let mut whole = stack;
-        let [eip, cs, flags, esp, ss] = whole.pop_all(st, env, size)?;
-        stack.release(12);
-        (eip, cs as u16, flags, Some((esp, ss)))
-    } else {
-        let [eip, cs, flags] = stack.pop_all(st, env, size)?;
-        (eip, cs as u16, flags, None)
-    };
+    let (eip, cs_selector, flags, outer) =
+        if size == OperandSize::Dword && st.cpl != 3 && stack.same_page(20) {
+            let mut whole = stack;
+            let [eip, cs, flags, esp, ss] = whole.pop_all(st, env, size)?;
+            stack.release(12);
+            (eip, cs as u16, flags, Some((esp, ss)))
+        } else {
+            let [eip, cs, flags] = stack.pop_all(st, env, size)?;
+            (eip, cs as u16, flags, None)
+        };
     // IF tempEFLAGS(VM) = 1 and CPL = 0, THEN RETURN-TO-VIRTUAL-8086-MODE.
     if size == OperandSize::Dword && flags & eflags::VM != 0 && st.cpl == 0 {
         return iret_to_v86(st, env, stack, eip, cs_selector, flags);

@@ -122,7 +122,9 @@ fn fixed_range(index: u32) -> Option<usize> {
         i::MTRR_FIX64K_00000 => Some(0),
         i::MTRR_FIX16K_80000 => Some(1),
         i::MTRR_FIX16K_A0000 => Some(2),
-        i::MTRR_FIX4K_C0000..=i::MTRR_FIX4K_F8000 => Some((index - i::MTRR_FIX4K_C0000) as usize + 3),
+        i::MTRR_FIX4K_C0000..=i::MTRR_FIX4K_F8000 => {
+            Some((index - i::MTRR_FIX4K_C0000) as usize + 3)
+        }
         _ => None,
     }
 }
@@ -146,7 +148,12 @@ fn variable_range(index: u32) -> Option<usize> {
 /// RDMSR of register `index`; the caller has checked the privilege.
 /// # Errors
 /// #GP(0) if the register does not exist.
-pub fn read<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, index: u32) -> Result<u64, Fault> {
+pub fn read<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    model: &CpuModel,
+    index: u32,
+) -> Result<u64, Fault> {
     if let Some(value) = constant(model, index) {
         return Ok(value);
     }
@@ -264,8 +271,16 @@ mod tests {
             (i::TSC_AUX, 5, 5),
             (i::APIC_BASE, 0xfee0_0000, 0xfee0_0100), // BSP is read-only
             (i::MTRR_DEF_TYPE, 0xc06, 0xc06),
-            (i::MTRR_FIX64K_00000, 0x0606_0606_0606_0606, 0x0606_0606_0606_0606),
-            (i::MTRR_FIX4K_F8000, 0x0505_0505_0505_0505, 0x0505_0505_0505_0505),
+            (
+                i::MTRR_FIX64K_00000,
+                0x0606_0606_0606_0606,
+                0x0606_0606_0606_0606,
+            ),
+            (
+                i::MTRR_FIX4K_F8000,
+                0x0505_0505_0505_0505,
+                0x0505_0505_0505_0505,
+            ),
             (i::MTRR_PHYSBASE0, 0xe000_0001, 0xe000_0001),
             (i::MTRR_PHYSMASK7, 0xf_f000_0800, 0xf_f000_0800),
             (i::TSC_ADJUST, 0x100, 0x100),
@@ -279,8 +294,16 @@ mod tests {
             st.set_reg32(gpr::CX, index);
             st.set_reg32(gpr::AX, value as u32);
             st.set_reg32(gpr::DX, (value >> 32) as u32);
-            assert_eq!(run(&mut st, &mut env, &[0x0f, 0x30]), Ok(Flow::Next), "{index:x}");
-            assert_eq!(run(&mut st, &mut env, &[0x0f, 0x32]), Ok(Flow::Next), "{index:x}");
+            assert_eq!(
+                run(&mut st, &mut env, &[0x0f, 0x30]),
+                Ok(Flow::Next),
+                "{index:x}"
+            );
+            assert_eq!(
+                run(&mut st, &mut env, &[0x0f, 0x32]),
+                Ok(Flow::Next),
+                "{index:x}"
+            );
             let read = u64::from(st.reg32(gpr::DX)) << 32 | u64::from(st.reg32(gpr::AX));
             assert_eq!(read, expected, "{index:x}");
         }
@@ -314,7 +337,14 @@ mod tests {
             st.set_reg32(gpr::DX, (value >> 32) as u32);
             faults(&mut st, &mut env, &[0x0f, 0x30], Fault::gp(0));
         }
-        for index in [0xc000_0081, 0xc000_0100, 0x400, 0x17b, 0x1234_5678, u32::MAX] {
+        for index in [
+            0xc000_0081,
+            0xc000_0100,
+            0x400,
+            0x17b,
+            0x1234_5678,
+            u32::MAX,
+        ] {
             st.set_reg32(gpr::CX, index);
             faults(&mut st, &mut env, &[0x0f, 0x32], Fault::gp(0));
         }

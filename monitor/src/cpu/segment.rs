@@ -5,8 +5,8 @@
 //! sets the fixed 64 KiB.
 
 use crate::cpu::descriptor::{
-    Descriptor, DescriptorKind, gp_selector, is_null, read_descriptor, read_descriptor_or, selector_fault,
-    set_accessed, set_busy,
+    Descriptor, DescriptorKind, gp_selector, is_null, read_descriptor, read_descriptor_or,
+    selector_fault, set_accessed, set_busy,
 };
 use crate::cpu::env::{Access, Env};
 use crate::cpu::fault::{Fault, Vector};
@@ -43,7 +43,13 @@ pub fn bounds(s: &Segment) -> (u32, u32) {
 /// # Errors
 /// #SS(0) for SS, else #GP(0).
 #[inline]
-pub fn linear(st: &GuestState, reg: SegReg, offset: u32, len: u32, access: Access) -> Result<LinAddr, Fault> {
+pub fn linear(
+    st: &GuestState,
+    reg: SegReg,
+    offset: u32,
+    len: u32,
+    access: Access,
+) -> Result<LinAddr, Fault> {
     let s = st.segment(reg);
     let inside = match s.class {
         // Code segments are classed by readability only.
@@ -52,11 +58,25 @@ pub fn linear(st: &GuestState, reg: SegReg, offset: u32, len: u32, access: Acces
         SegClass::Limited => u64::from(offset) + u64::from(len) <= u64::from(s.limit) + 1,
         SegClass::Odd => false,
     };
-    if inside { Ok(LinAddr(s.base).add32(offset)) } else { linear_checked(st, reg, offset, len, access) }
+    if inside {
+        Ok(LinAddr(s.base).add32(offset))
+    } else {
+        linear_checked(st, reg, offset, len, access)
+    }
 }
 
-fn linear_checked(st: &GuestState, reg: SegReg, offset: u32, len: u32, access: Access) -> Result<LinAddr, Fault> {
-    let fault = if reg == SegReg::Ss { Fault::with_error(Vector::Ss, 0) } else { Fault::gp(0) };
+fn linear_checked(
+    st: &GuestState,
+    reg: SegReg,
+    offset: u32,
+    len: u32,
+    access: Access,
+) -> Result<LinAddr, Fault> {
+    let fault = if reg == SegReg::Ss {
+        Fault::with_error(Vector::Ss, 0)
+    } else {
+        Fault::gp(0)
+    };
     let s = st.segment(reg);
     let (mut low, mut high) = bounds(s);
     if real_addressing(st) {
@@ -81,7 +101,11 @@ fn linear_checked(st: &GuestState, reg: SegReg, offset: u32, len: u32, access: A
     // IF any byte is outside the effective limit, THEN #GP(0) (SS: #SS(0)).
     let whole = low == 0 && high == u32::MAX;
     let inside = len == 0 || (low <= offset && offset <= high && len - 1 <= high - offset);
-    if whole || inside { Ok(LinAddr(s.base).add32(offset)) } else { Err(fault) }
+    if whole || inside {
+        Ok(LinAddr(s.base).add32(offset))
+    } else {
+        Err(fault)
+    }
 }
 
 /// The contents of `reg` after loading `selector` in real or V8086 mode.
@@ -160,7 +184,11 @@ pub(crate) fn fetch_data_segment<E: Env>(
 ///
 /// # Errors
 /// #GP(0), #GP(selector), #SS(selector), #PF of the descriptor table access.
-pub fn load_stack_segment<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Result<(), Fault> {
+pub fn load_stack_segment<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    selector: u16,
+) -> Result<(), Fault> {
     let value = if real_addressing(st) {
         real_segment(st, SegReg::Ss, selector)
     } else {
@@ -202,7 +230,12 @@ pub(crate) fn fetch_stack_segment<E: Env>(
 ///
 /// # Errors
 /// #UD for CS; see [`load_stack_segment`] and [`load_data_segment`].
-pub fn load_segment<E: Env>(st: &mut GuestState, env: &mut E, reg: SegReg, selector: u16) -> Result<(), Fault> {
+pub fn load_segment<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    reg: SegReg,
+    selector: u16,
+) -> Result<(), Fault> {
     match reg {
         SegReg::Cs => Err(Fault::ud()),
         SegReg::Ss => load_stack_segment(st, env, selector),
@@ -216,7 +249,11 @@ pub fn load_segment<E: Env>(st: &mut GuestState, env: &mut E, reg: SegReg, selec
 /// #GP(0).
 #[inline]
 pub(crate) fn check_eip(code: &Segment, eip: u32) -> Result<(), Fault> {
-    if eip > code.limit { Err(Fault::gp(0)) } else { Ok(()) }
+    if eip > code.limit {
+        Err(Fault::gp(0))
+    } else {
+        Ok(())
+    }
 }
 
 /// The contents of CS for code at `cpl`: the selector's RPL becomes the CPL.
@@ -275,7 +312,10 @@ pub fn load_tr<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Resul
     // IF the selector does not point into the GDT, THEN #GP(selector).
     let d = read_global(st, env, selector, Vector::Gp)?;
     // IF the descriptor is not of an available TSS, THEN #GP(selector).
-    if !matches!(d.kind(), DescriptorKind::Tss16 { busy: false } | DescriptorKind::Tss32 { busy: false }) {
+    if !matches!(
+        d.kind(),
+        DescriptorKind::Tss16 { busy: false } | DescriptorKind::Tss32 { busy: false }
+    ) {
         return Err(gp_selector(selector));
     }
     // IF segment descriptor not present, THEN #NP(selector).
@@ -293,7 +333,11 @@ fn check_system_load(st: &GuestState) -> Result<(), Fault> {
         return Err(Fault::ud());
     }
     // IF CPL ≠ 0, THEN #GP(0).
-    if st.cpl != 0 { Err(Fault::gp(0)) } else { Ok(()) }
+    if st.cpl != 0 {
+        Err(Fault::gp(0))
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads a descriptor that must be in the GDT.

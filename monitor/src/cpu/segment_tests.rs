@@ -15,10 +15,46 @@ fn access_checks_by_type_and_limit() {
     let (gp, ss) = (Err(Fault::gp(0)), Err(Fault::with_error(Vector::Ss, 0)));
     // (base, raw limit, attr, register, offset, len, access, result)
     let cases = [
-        (0u32, 0xf_ffff, 0xc093u16, SegReg::Ds, 0x1234u32, 4u32, Write, ok(0x1234)),
-        (0, 0xf_ffff, 0xc093, SegReg::Ds, 0xffff_fffe, 4, Write, ok(0xffff_fffe)),
-        (0xffff_f000, 0xf_ffff, 0xc093, SegReg::Ds, 0x2000, 1, Read, ok(0x1000)),
-        (0x1000, 0xffff, 0x0093, SegReg::Ds, 0xfffc, 4, Read, ok(0x1_0ffc)),
+        (
+            0u32,
+            0xf_ffff,
+            0xc093u16,
+            SegReg::Ds,
+            0x1234u32,
+            4u32,
+            Write,
+            ok(0x1234),
+        ),
+        (
+            0,
+            0xf_ffff,
+            0xc093,
+            SegReg::Ds,
+            0xffff_fffe,
+            4,
+            Write,
+            ok(0xffff_fffe),
+        ),
+        (
+            0xffff_f000,
+            0xf_ffff,
+            0xc093,
+            SegReg::Ds,
+            0x2000,
+            1,
+            Read,
+            ok(0x1000),
+        ),
+        (
+            0x1000,
+            0xffff,
+            0x0093,
+            SegReg::Ds,
+            0xfffc,
+            4,
+            Read,
+            ok(0x1_0ffc),
+        ),
         (0x1000, 0xffff, 0x0093, SegReg::Ds, 0xfffd, 4, Read, gp),
         (0x1000, 0xffff, 0x0093, SegReg::Ss, 0xfffd, 4, Read, ss),
         (0x1000, 0xffff, 0x0093, SegReg::Ds, 0x1_0000, 1, Read, gp),
@@ -43,7 +79,10 @@ fn access_checks_by_type_and_limit() {
         let (mut st, _) = machine();
         st.set_segment(reg, Descriptor(segment(base, limit, attr)).to_segment(SLOT));
         let got = linear(&st, reg, offset, len, access);
-        assert_eq!(got, expected, "{attr:#x} {reg:?} {offset:#x}+{len} {access:?}");
+        assert_eq!(
+            got, expected,
+            "{attr:#x} {reg:?} {offset:#x}+{len} {access:?}"
+        );
     }
 }
 
@@ -51,7 +90,10 @@ fn access_checks_by_type_and_limit() {
 fn null_segments_fault_in_protected_mode_only() {
     let (mut st, _) = machine();
     st.set_segment(SegReg::Fs, Segment::null(0));
-    assert_eq!(linear(&st, SegReg::Fs, 0, 1, Access::Read), Err(Fault::gp(0)));
+    assert_eq!(
+        linear(&st, SegReg::Fs, 0, 1, Access::Read),
+        Err(Fault::gp(0))
+    );
     st.cr0 &= !1;
     assert_eq!(linear(&st, SegReg::Fs, 0, 1, Access::Read), Ok(LinAddr(0)));
 }
@@ -91,7 +133,10 @@ fn protected_mode_loads() {
         assert_eq!(got, expected, "{attr:#x} {reg:?} cpl {cpl} rpl {rpl}");
         if got.is_ok() {
             let loaded = st.segment(reg);
-            assert_eq!((loaded.base, loaded.selector, loaded.attr.0), (0x1_2345, SLOT | rpl, attr));
+            assert_eq!(
+                (loaded.base, loaded.selector, loaded.attr.0),
+                (0x1_2345, SLOT | rpl, attr)
+            );
         } else {
             assert_eq!(registers(&st), before);
         }
@@ -102,9 +147,21 @@ fn protected_mode_loads() {
 fn null_selectors_load_into_data_segments_only() {
     let (mut st, mut env) = machine();
     load_segment(&mut st, &mut env, SegReg::Fs, 3).unwrap();
-    assert_eq!((st.segment(SegReg::Fs).selector, st.segment(SegReg::Fs).usable), (3, false));
-    assert_eq!(load_segment(&mut st, &mut env, SegReg::Ss, 0), Err(Fault::gp(0)));
-    assert_eq!(load_segment(&mut st, &mut env, SegReg::Ds, 0x108), Err(Fault::gp(0x108)));
+    assert_eq!(
+        (
+            st.segment(SegReg::Fs).selector,
+            st.segment(SegReg::Fs).usable
+        ),
+        (3, false)
+    );
+    assert_eq!(
+        load_segment(&mut st, &mut env, SegReg::Ss, 0),
+        Err(Fault::gp(0))
+    );
+    assert_eq!(
+        load_segment(&mut st, &mut env, SegReg::Ds, 0x108),
+        Err(Fault::gp(0x108))
+    );
 }
 
 #[test]
@@ -112,12 +169,20 @@ fn loading_sets_the_accessed_bit() {
     let (mut st, mut env) = machine();
     env.gdt(SLOT, segment(0, 0xf_ffff, 0xc092));
     load_segment(&mut st, &mut env, SegReg::Es, SLOT).unwrap();
-    assert_eq!(env.get64(GDT_BASE + u64::from(SLOT)), segment(0, 0xf_ffff, 0xc093));
+    assert_eq!(
+        env.get64(GDT_BASE + u64::from(SLOT)),
+        segment(0, 0xf_ffff, 0xc093)
+    );
     assert_eq!(st.segment(SegReg::Es).attr.0, 0xc093);
     env.read_only_pages.push(GDT_BASE);
     env.gdt(SLOT, segment(0, 0xf_ffff, 0xc092));
     let before = registers(&st);
-    assert_eq!(load_segment(&mut st, &mut env, SegReg::Ds, SLOT).unwrap_err().vector, Vector::Pf);
+    assert_eq!(
+        load_segment(&mut st, &mut env, SegReg::Ds, SLOT)
+            .unwrap_err()
+            .vector,
+        Vector::Pf
+    );
     assert_eq!(registers(&st), before);
 }
 
@@ -127,22 +192,40 @@ fn real_mode_keeps_limit_and_rights() {
     st.cr0 &= !1;
     load_segment(&mut st, &mut env, SegReg::Ds, 0x1234).unwrap();
     let ds = *st.segment(SegReg::Ds);
-    assert_eq!((ds.base, ds.selector, ds.limit, ds.attr.0), (0x1_2340, 0x1234, u32::MAX, 0xc093));
-    assert_eq!(linear(&st, SegReg::Ds, 0x10_0000, 4, Access::Write), Ok(LinAddr(0x11_2340)));
+    assert_eq!(
+        (ds.base, ds.selector, ds.limit, ds.attr.0),
+        (0x1_2340, 0x1234, u32::MAX, 0xc093)
+    );
+    assert_eq!(
+        linear(&st, SegReg::Ds, 0x10_0000, 4, Access::Write),
+        Ok(LinAddr(0x11_2340))
+    );
     set_real(&mut st);
     load_segment(&mut st, &mut env, SegReg::Ss, 0xffff).unwrap();
-    assert_eq!(linear(&st, SegReg::Ss, 0xfffe, 2, Access::Write), Ok(LinAddr(0x10_ffee)));
-    assert_eq!(linear(&st, SegReg::Ss, 0xffff, 2, Access::Write), Err(Fault::with_error(Vector::Ss, 0)));
+    assert_eq!(
+        linear(&st, SegReg::Ss, 0xfffe, 2, Access::Write),
+        Ok(LinAddr(0x10_ffee))
+    );
+    assert_eq!(
+        linear(&st, SegReg::Ss, 0xffff, 2, Access::Write),
+        Err(Fault::with_error(Vector::Ss, 0))
+    );
 }
 
 #[test]
 fn v86_mode_sets_64_kib() {
     let (mut st, mut env) = machine();
     set_v86(&mut st);
-    st.set_segment(SegReg::Es, Descriptor(segment(0, 0xf_ffff, 0xc0f3)).to_segment(0x23));
+    st.set_segment(
+        SegReg::Es,
+        Descriptor(segment(0, 0xf_ffff, 0xc0f3)).to_segment(0x23),
+    );
     load_segment(&mut st, &mut env, SegReg::Es, 0xb800).unwrap();
     let es = *st.segment(SegReg::Es);
-    assert_eq!((es.base, es.limit, es.attr.0, st.eflags() & eflags::VM), (0xb_8000, 0xffff, 0xf3, eflags::VM));
+    assert_eq!(
+        (es.base, es.limit, es.attr.0, st.eflags() & eflags::VM),
+        (0xb_8000, 0xffff, 0xf3, eflags::VM)
+    );
 }
 
 #[test]
@@ -165,13 +248,22 @@ fn system_registers() {
         assert_eq!(load_ldtr(&mut st, &mut env, SLOT), lldt, "LLDT {attr:#x}");
         assert_eq!(load_tr(&mut st, &mut env, SLOT), ltr, "LTR {attr:#x}");
         if ltr.is_ok() {
-            assert_eq!((st.tr.base, st.tr.selector, st.tr.attr.0), (0x7000, SLOT, attr | 2));
-            assert_eq!(env.get64(GDT_BASE + u64::from(SLOT)), segment(0x7000, 0x67, attr | 2));
+            assert_eq!(
+                (st.tr.base, st.tr.selector, st.tr.attr.0),
+                (0x7000, SLOT, attr | 2)
+            );
+            assert_eq!(
+                env.get64(GDT_BASE + u64::from(SLOT)),
+                segment(0x7000, 0x67, attr | 2)
+            );
         } else {
             assert_eq!(st.tr.selector, TSS);
         }
         if lldt.is_ok() {
-            assert_eq!((st.ldtr.base, st.ldtr.limit, st.ldtr.usable), (0x7000, 0x67, true));
+            assert_eq!(
+                (st.ldtr.base, st.ldtr.limit, st.ldtr.usable),
+                (0x7000, 0x67, true)
+            );
             load_ldtr(&mut st, &mut env, 0).unwrap();
             assert!(!st.ldtr.usable);
         }
@@ -188,11 +280,17 @@ fn system_registers() {
 fn returning_outwards_nulls_inner_segments() {
     let (mut st, mut env) = machine();
     env.gdt(SLOT, segment(0, 0xf_ffff, 0xc09f));
-    for (reg, selector) in [(SegReg::Ds, DATA0), (SegReg::Es, DATA3), (SegReg::Fs, SLOT), (SegReg::Gs, CODE0)] {
+    for (reg, selector) in [
+        (SegReg::Ds, DATA0),
+        (SegReg::Es, DATA3),
+        (SegReg::Fs, SLOT),
+        (SegReg::Gs, CODE0),
+    ] {
         load_segment(&mut st, &mut env, reg, selector).unwrap();
     }
     st.cpl = 3;
     null_inaccessible(&mut st);
-    let selectors = [SegReg::Ds, SegReg::Es, SegReg::Fs, SegReg::Gs].map(|r| st.segment(r).selector);
+    let selectors =
+        [SegReg::Ds, SegReg::Es, SegReg::Fs, SegReg::Gs].map(|r| st.segment(r).selector);
     assert_eq!(selectors, [0, DATA3, SLOT, 0]);
 }

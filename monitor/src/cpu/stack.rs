@@ -77,7 +77,11 @@ impl Stack {
             mask: if ss.attr.big() { u32::MAX } else { 0xffff },
             sp: esp,
             error,
-            who: if cpl == 3 { Privilege::User } else { Privilege::Supervisor },
+            who: if cpl == 3 {
+                Privilege::User
+            } else {
+                Privilege::Supervisor
+            },
         }
     }
 
@@ -100,7 +104,11 @@ impl Stack {
         // IF the access is outside the limit of SS, THEN #SS.
         let whole = self.low == 0 && self.high == u32::MAX;
         let inside = self.low <= offset && offset <= self.high && len - 1 <= self.high - offset;
-        if whole || inside { Ok(self.base.add32(offset)) } else { Err(self.fault()) }
+        if whole || inside {
+            Ok(self.base.add32(offset))
+        } else {
+            Err(self.fault())
+        }
     }
 
     /// True if `len` bytes from offset `from` upwards do not wrap at the top of the stack segment.
@@ -124,7 +132,10 @@ impl Stack {
             return self.address(from, len).map(|_| ());
         }
         for slot in 1..=count {
-            self.address(self.sp.wrapping_sub(slot * size.bytes()) & self.mask, size.bytes())?;
+            self.address(
+                self.sp.wrapping_sub(slot * size.bytes()) & self.mask,
+                size.bytes(),
+            )?;
         }
         Ok(())
     }
@@ -155,7 +166,12 @@ impl Stack {
     ///
     /// # Errors
     /// #SS or #PF.
-    pub fn push16<E: Env>(&mut self, st: &mut GuestState, env: &mut E, value: u16) -> Result<(), Fault> {
+    pub fn push16<E: Env>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        value: u16,
+    ) -> Result<(), Fault> {
         self.push(st, env, OperandSize::Word, u32::from(value))
     }
 
@@ -163,7 +179,12 @@ impl Stack {
     ///
     /// # Errors
     /// #SS or #PF.
-    pub fn push32<E: Env>(&mut self, st: &mut GuestState, env: &mut E, value: u32) -> Result<(), Fault> {
+    pub fn push32<E: Env>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        value: u32,
+    ) -> Result<(), Fault> {
         self.push(st, env, OperandSize::Dword, value)
     }
 
@@ -229,7 +250,12 @@ impl Stack {
     /// # Errors
     /// #SS or #PF; nothing changed then.
     #[inline]
-    pub fn pop<E: Env>(&mut self, st: &mut GuestState, env: &mut E, size: OperandSize) -> Result<u32, Fault> {
+    pub fn pop<E: Env>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        size: OperandSize,
+    ) -> Result<u32, Fault> {
         let [value] = self.pop_all(st, env, size)?;
         Ok(value)
     }
@@ -333,9 +359,15 @@ mod tests {
         limit: u32,
         attr: u16,
         esp: u32,
-    ) -> (ring3_translator::state_box::StateBox, crate::cpu::testenv::FlatEnv) {
+    ) -> (
+        ring3_translator::state_box::StateBox,
+        crate::cpu::testenv::FlatEnv,
+    ) {
         let (mut st, env) = machine();
-        st.set_segment(SegReg::Ss, Descriptor(segment(0x1_0000, limit, attr)).to_segment(0x10));
+        st.set_segment(
+            SegReg::Ss,
+            Descriptor(segment(0x1_0000, limit, attr)).to_segment(0x10),
+        );
         st.set_reg32(gpr::SP, esp);
         (st, env)
     }
@@ -364,14 +396,25 @@ mod tests {
             assert_eq!(got, fits);
             assert_eq!(st.reg32(gpr::SP), esp, "nothing is committed yet");
             let Some(sp) = expected else {
-                assert_eq!(got, Err(Fault::with_error(Vector::Ss, 0)), "{limit:#x} {attr:#x} {esp:#x} {size:?}");
+                assert_eq!(
+                    got,
+                    Err(Fault::with_error(Vector::Ss, 0)),
+                    "{limit:#x} {attr:#x} {esp:#x} {size:?}"
+                );
                 assert_eq!(stack.pointer(), esp);
                 continue;
             };
             got.unwrap();
             stack.commit(&mut st);
-            assert_eq!(st.reg32(gpr::SP), sp, "{limit:#x} {attr:#x} {esp:#x} {size:?}");
-            assert_eq!(stack.pop(&mut st, &mut env, size), Ok(size.truncate(0x1234_5678)));
+            assert_eq!(
+                st.reg32(gpr::SP),
+                sp,
+                "{limit:#x} {attr:#x} {esp:#x} {size:?}"
+            );
+            assert_eq!(
+                stack.pop(&mut st, &mut env, size),
+                Ok(size.truncate(0x1234_5678))
+            );
             assert_eq!(stack.pointer(), esp);
         }
     }
@@ -393,15 +436,28 @@ mod tests {
         let mut stack = Stack::current(&st);
         stack.check_push(3, Dword).unwrap();
         stack.push_all(&mut st, &mut env, Dword, [1, 2, 3]).unwrap();
-        assert_eq!((env.get32(0x1_0000), env.get32(0x1_fffc), env.get32(0x1_fff8)), (1, 2, 3));
+        assert_eq!(
+            (
+                env.get32(0x1_0000),
+                env.get32(0x1_fffc),
+                env.get32(0x1_fff8)
+            ),
+            (1, 2, 3)
+        );
         assert!(!stack.same_page(12));
         assert_eq!(stack.pop_all(&mut st, &mut env, Dword), Ok([3, 2, 1]));
         assert_eq!(stack.pointer(), 4);
         // A slot itself cannot wrap.
         let (mut st, mut env) = with_stack(0xffff, 0x0093, 6);
         let mut stack = Stack::current(&st);
-        assert_eq!(stack.check_push(2, Dword), Err(Fault::with_error(Vector::Ss, 0)));
-        assert_eq!(stack.push_all(&mut st, &mut env, Dword, [1, 2]), Err(Fault::with_error(Vector::Ss, 0)));
+        assert_eq!(
+            stack.check_push(2, Dword),
+            Err(Fault::with_error(Vector::Ss, 0))
+        );
+        assert_eq!(
+            stack.push_all(&mut st, &mut env, Dword, [1, 2]),
+            Err(Fault::with_error(Vector::Ss, 0))
+        );
         assert_eq!(stack.pointer(), 6);
     }
 
@@ -410,10 +466,19 @@ mod tests {
         let (mut st, mut env) = machine();
         let ss = Descriptor(segment(0, 0xff, 0x4093)).to_segment(0x48);
         let mut stack = Stack::new(&ss, 0x200, 0, 0x48);
-        assert_eq!(stack.push32(&mut st, &mut env, 1), Err(Fault::with_error(Vector::Ss, 0x48)));
+        assert_eq!(
+            stack.push32(&mut st, &mut env, 1),
+            Err(Fault::with_error(Vector::Ss, 0x48))
+        );
         let mut stack = Stack::new(&ss, 0x100, 0, 0x48);
         stack.push16(&mut st, &mut env, 7).unwrap();
         stack.push32(&mut st, &mut env, 8).unwrap();
-        assert_eq!((stack.pop32(&mut st, &mut env), stack.pop16(&mut st, &mut env)), (Ok(8), Ok(7)));
+        assert_eq!(
+            (
+                stack.pop32(&mut st, &mut env),
+                stack.pop16(&mut st, &mut env)
+            ),
+            (Ok(8), Ok(7))
+        );
     }
 }

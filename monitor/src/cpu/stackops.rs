@@ -84,7 +84,12 @@ impl StackPointer {
     /// Pops `size` (2 or 4) bytes.
     /// # Errors
     /// #SS(0) or #PF; the pointer has not moved then.
-    pub fn pop<E: Env>(&mut self, st: &mut GuestState, env: &mut E, size: u32) -> Result<u32, Fault> {
+    pub fn pop<E: Env>(
+        &mut self,
+        st: &mut GuestState,
+        env: &mut E,
+        size: u32,
+    ) -> Result<u32, Fault> {
         let value = load(st, env, SegReg::Ss, self.offset(), size as usize)? as u32;
         self.add(size);
         Ok(value)
@@ -103,7 +108,12 @@ impl StackPointer {
 /// PUSH of a register, an immediate or memory; `size` is 2 or 4.
 /// # Errors
 /// Operand and stack faults.
-pub fn push<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u32) -> Result<Flow, Fault> {
+pub fn push<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+    size: u32,
+) -> Result<Flow, Fault> {
     let value = match insn.op0_kind() {
         OpKind::Register | OpKind::Memory => operand::read_rm(st, env, insn, 0, size as usize)?,
         _ => insn.immediate(0) as u32,
@@ -117,7 +127,12 @@ pub fn push<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: 
 /// POP to a register or memory; `size` is 2 or 4.
 /// # Errors
 /// Operand and stack faults.
-pub fn pop<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u32) -> Result<Flow, Fault> {
+pub fn pop<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+    size: u32,
+) -> Result<Flow, Fault> {
     let mut sp = StackPointer::of(st);
     let value = sp.pop(st, env, size)?;
     if insn.op0_kind() == OpKind::Register {
@@ -136,7 +151,11 @@ pub fn pop<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u
 /// # Errors
 /// Stack faults; nothing was written then.
 pub fn pusha<E: Env>(st: &mut GuestState, env: &mut E, size: u32) -> Result<Flow, Fault> {
-    let width = if size == 4 { OperandSize::Dword } else { OperandSize::Word };
+    let width = if size == 4 {
+        OperandSize::Dword
+    } else {
+        OperandSize::Word
+    };
     let mut stack = Stack::current(st);
     let values: [u32; 8] = core::array::from_fn(|n| st.reg32(n));
     if let Err(fault) = stack.push_all(st, env, width, values) {
@@ -178,7 +197,12 @@ pub fn popa<E: Env>(st: &mut GuestState, env: &mut E, size: u32) -> Result<Flow,
 /// ENTER; `size` is 2 or 4.
 /// # Errors
 /// Stack faults, also where a write at the final stack pointer would fault.
-pub fn enter<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u32) -> Result<Flow, Fault> {
+pub fn enter<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+    size: u32,
+) -> Result<Flow, Fault> {
     let allocation = u32::from(insn.immediate16());
     let level = u32::from(insn.immediate8_2nd()) % 32;
     let mut sp = StackPointer::of(st);
@@ -301,7 +325,12 @@ mod tests {
         faults(&mut st, &mut env, &[0xc9], STACK_FAULT); // leave
         st.set_reg32(gpr::SP, 0x4000);
         env.fault_pages.push(0x3000);
-        faults(&mut st, &mut env, &[0xe8, 0, 0, 0, 0], Fault::page(0x3ffc, 2));
+        faults(
+            &mut st,
+            &mut env,
+            &[0xe8, 0, 0, 0, 0],
+            Fault::page(0x3ffc, 2),
+        );
     }
 
     #[test]
@@ -355,7 +384,13 @@ mod tests {
         assert_eq!((st.reg32(gpr::BP), st.reg32(gpr::SP)), (0x7000, 0x8000));
         // Level 32 counts as 0; 16-bit operands keep the upper half of EBP.
         st.set_reg32(gpr::BP, 0xabcd_7000);
-        assert_eq!(run(&mut st, &mut env, &[0x66, 0xc8, 4, 0, 32]), Ok(Flow::Next));
-        assert_eq!((st.reg32(gpr::BP), st.reg32(gpr::SP)), (0xabcd_7ffe, 0x7ffa));
+        assert_eq!(
+            run(&mut st, &mut env, &[0x66, 0xc8, 4, 0, 32]),
+            Ok(Flow::Next)
+        );
+        assert_eq!(
+            (st.reg32(gpr::BP), st.reg32(gpr::SP)),
+            (0xabcd_7ffe, 0x7ffa)
+        );
     }
 }

@@ -19,7 +19,12 @@ fn check_target(st: &GuestState, target: u32) -> Result<(), Fault> {
     }
 }
 
-fn target<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u32) -> Result<u32, Fault> {
+fn target<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+    size: u32,
+) -> Result<u32, Fault> {
     let target = match insn.op0_kind() {
         OpKind::NearBranch16 => u32::from(insn.near_branch16()),
         OpKind::NearBranch32 => insn.near_branch32(),
@@ -33,7 +38,12 @@ fn target<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u3
 /// Near JMP, direct or indirect; `size` is 2 or 4.
 /// # Errors
 /// #GP(0) for a target beyond CS; operand faults.
-pub fn jmp<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u32) -> Result<Flow, Fault> {
+pub fn jmp<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+    size: u32,
+) -> Result<Flow, Fault> {
     let target = target(st, env, insn, size)?;
     st.rip = u64::from(target);
     Ok(Flow::Jump)
@@ -42,7 +52,12 @@ pub fn jmp<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u
 /// Near CALL, direct or indirect; `size` is 2 or 4.
 /// # Errors
 /// #GP(0) for a target beyond CS; operand and stack faults.
-pub fn call<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u32) -> Result<Flow, Fault> {
+pub fn call<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+    size: u32,
+) -> Result<Flow, Fault> {
     let target = target(st, env, insn, size)?;
     let mut sp = StackPointer::of(st);
     sp.push(st, env, size, insn.next_ip32())?;
@@ -54,7 +69,12 @@ pub fn call<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: 
 /// Near RET with or without an immediate; `size` is 2 or 4.
 /// # Errors
 /// #GP(0) for a target beyond CS; stack faults.
-pub fn ret<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction, size: u32) -> Result<Flow, Fault> {
+pub fn ret<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+    size: u32,
+) -> Result<Flow, Fault> {
     let mut sp = StackPointer::of(st);
     let target = sp.pop(st, env, size)?;
     check_target(st, target)?;

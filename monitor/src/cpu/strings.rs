@@ -96,7 +96,11 @@ impl StringInsn {
     /// Moves the pointers past `n` elements.
     pub fn advance(&self, st: &mut GuestState, n: u32) {
         let bytes = n.wrapping_mul(self.size);
-        let step = if self.down { bytes.wrapping_neg() } else { bytes };
+        let step = if self.down {
+            bytes.wrapping_neg()
+        } else {
+            bytes
+        };
         if self.op.uses_source() {
             let si = self.index(st, gpr::SI).wrapping_add(step);
             self.set_index(st, gpr::SI, si);
@@ -180,8 +184,8 @@ pub fn execute<E: Env>(
     op: StringOp,
     size: u32,
 ) -> Result<Flow, Fault> {
-    let wide =
-        (0..insn.op_count()).any(|i| matches!(insn.op_kind(i), OpKind::MemorySegESI | OpKind::MemoryESEDI));
+    let wide = (0..insn.op_count())
+        .any(|i| matches!(insn.op_kind(i), OpKind::MemorySegESI | OpKind::MemoryESEDI));
     let run = StringInsn {
         op,
         size,

@@ -113,7 +113,12 @@ fn scan<E: Env>(
 ///
 /// # Errors
 /// None of its own: a fault is left for the slow way, except after a port was read.
-pub fn chunk<E: Env>(st: &mut GuestState, env: &mut E, run: &StringInsn, most: u32) -> Result<u32, Fault> {
+pub fn chunk<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    run: &StringInsn,
+    most: u32,
+) -> Result<u32, Fault> {
     if run.down || run.op == StringOp::Lods {
         return Ok(0);
     }

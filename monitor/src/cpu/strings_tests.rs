@@ -82,7 +82,12 @@ fn repeated_copies_equal_elementwise_copies_for_every_overlap() {
                     let (a, b) = ((from as usize) + n * size, (to as usize) + n * size);
                     expected.copy_within(a..a + size, b);
                 }
-                pointers(&mut st, (from + last) as u32, (to + last) as u32, count as u32);
+                pointers(
+                    &mut st,
+                    (from + last) as u32,
+                    (to + last) as u32,
+                    count as u32,
+                );
                 st.arith_flags = if down { u64::from(eflags::DF) } else { 0 };
                 assert_eq!(run(&mut st, &mut env, code), Ok(Flow::Next));
                 assert_eq!(st.reg32(gpr::CX), 0);
@@ -178,7 +183,12 @@ fn sixteen_bit_indices_wrap_and_keep_their_upper_halves() {
     assert_eq!(run(&mut st, &mut env, &[0xf3, 0xaa]), Ok(Flow::Next));
     assert_eq!(state(&st), (0, 0xaaaa_0002, 0xbbbb_0000));
     assert_eq!(
-        [env.memory[0xffff], env.memory[0], env.memory[1], env.memory[2]],
+        [
+            env.memory[0xffff],
+            env.memory[0],
+            env.memory[1],
+            env.memory[2]
+        ],
         [0x5a, 0x5a, 0x5a, 0]
     );
 }
@@ -219,7 +229,14 @@ fn comparisons_stop_at_the_deciding_element() {
 
 #[test]
 fn long_comparisons_agree_with_a_plain_search() {
-    for (at, size) in [(0usize, 1u32), (255, 1), (256, 1), (300, 2), (1000, 4), (2000, 1)] {
+    for (at, size) in [
+        (0usize, 1u32),
+        (255, 1),
+        (256, 1),
+        (300, 2),
+        (1000, 4),
+        (2000, 1),
+    ] {
         for equal in [false, true] {
             let (mut st, mut env) = machine();
             let (fill, odd) = if equal { (0x11, 0x22) } else { (0x22, 0x11) };
@@ -256,7 +273,10 @@ fn long_comparisons_agree_with_a_plain_search() {
     assert_eq!(state(&st), (0, 0x6000, 0x1000 - 0x80));
     env.memory[0x5fff] = 1;
     pointers(&mut st, 0, 0x5f80, 0x1000);
-    assert_eq!(run(&mut st, &mut env, &[0xf2, 0xae]), Err(Fault::page(0x6000, 0)));
+    assert_eq!(
+        run(&mut st, &mut env, &[0xf2, 0xae]),
+        Err(Fault::page(0x6000, 0))
+    );
     assert_eq!(state(&st), (0, 0x6000, 0x1000 - 0x80));
 }
 
@@ -282,7 +302,11 @@ fn port_strings_check_memory_before_reading_the_port() {
     assert_eq!(run(&mut st, &mut env, &[0xf3, 0x6e]), Ok(Flow::Next)); // rep outsb
     assert_eq!(
         env.port_log,
-        [(0x1f0, 1, Some(1)), (0x1f0, 1, Some(2)), (0x1f0, 1, Some(3))]
+        [
+            (0x1f0, 1, Some(1)),
+            (0x1f0, 1, Some(2)),
+            (0x1f0, 1, Some(3))
+        ]
     );
     assert_eq!(state(&st), (0x7003, 0, 0));
 }

@@ -11,7 +11,14 @@ const FLAT_DATA: u16 = 0xc093;
 const DPL3: u16 = 0x60;
 
 const fn flat(selector: u16, attr: u16) -> Segment {
-    Segment { base: 0, limit: u32::MAX, selector, attr: SegAttr(attr), usable: true, class: SegClass::Flat }
+    Segment {
+        base: 0,
+        limit: u32::MAX,
+        selector,
+        attr: SegAttr(attr),
+        usable: true,
+        class: SegClass::Flat,
+    }
 }
 
 /// SYSENTER. Sets RIP, ESP, CS, SS and CPL; the caller has checked CPUID support.
@@ -51,8 +58,14 @@ pub fn sysexit(st: &mut GuestState) -> Result<(), Fault> {
     }
     st.cpl = 3;
     st.sys_flags &= !eflags::RF;
-    st.set_segment(SegReg::Cs, flat(selector.wrapping_add(16) | 3, FLAT_CODE | DPL3));
-    st.set_segment(SegReg::Ss, flat(selector.wrapping_add(24) | 3, FLAT_DATA | DPL3));
+    st.set_segment(
+        SegReg::Cs,
+        flat(selector.wrapping_add(16) | 3, FLAT_CODE | DPL3),
+    );
+    st.set_segment(
+        SegReg::Ss,
+        flat(selector.wrapping_add(24) | 3, FLAT_DATA | DPL3),
+    );
     st.set_reg32(gpr::SP, st.reg32(gpr::CX));
     st.rip = u64::from(st.reg32(gpr::DX));
     Ok(())
@@ -72,14 +85,38 @@ mod tests {
         st.cpl = 3;
         st.set_eflags(eflags::IF | eflags::CF | eflags::RF);
         sysenter(&mut st).unwrap();
-        assert_eq!((st.cpl, st.rip, st.reg32(gpr::SP), st.eflags()), (0, 0xc000_0100, 0x8000, 3));
-        assert_eq!((st.segment(SegReg::Cs).selector, st.segment(SegReg::Ss).selector), (0x60, 0x68));
+        assert_eq!(
+            (st.cpl, st.rip, st.reg32(gpr::SP), st.eflags()),
+            (0, 0xc000_0100, 0x8000, 3)
+        );
+        assert_eq!(
+            (
+                st.segment(SegReg::Cs).selector,
+                st.segment(SegReg::Ss).selector
+            ),
+            (0x60, 0x68)
+        );
         st.set_reg32(gpr::CX, 0xbfff_0000);
         st.set_reg32(gpr::DX, 0x0804_8000);
         sysexit(&mut st).unwrap();
-        assert_eq!((st.cpl, st.rip, st.reg32(gpr::SP)), (3, 0x0804_8000, 0xbfff_0000));
-        assert_eq!((st.segment(SegReg::Cs).selector, st.segment(SegReg::Ss).selector), (0x73, 0x7b));
-        assert_eq!((st.segment(SegReg::Cs).attr.dpl(), st.segment(SegReg::Cs).class), (3, SegClass::Flat));
+        assert_eq!(
+            (st.cpl, st.rip, st.reg32(gpr::SP)),
+            (3, 0x0804_8000, 0xbfff_0000)
+        );
+        assert_eq!(
+            (
+                st.segment(SegReg::Cs).selector,
+                st.segment(SegReg::Ss).selector
+            ),
+            (0x73, 0x7b)
+        );
+        assert_eq!(
+            (
+                st.segment(SegReg::Cs).attr.dpl(),
+                st.segment(SegReg::Cs).class
+            ),
+            (3, SegClass::Flat)
+        );
         // SYSEXIT outside ring 0 and both without a code selector fault and change nothing.
         assert_eq!(sysexit(&mut st), Err(Fault::gp(0)));
         st.msr.sysenter_cs = 3;
@@ -92,6 +129,9 @@ mod tests {
         let (mut st, _) = machine();
         st.msr.sysenter_cs = 8;
         st.cr0 &= !1;
-        assert_eq!((sysenter(&mut st), sysexit(&mut st)), (Err(Fault::gp(0)), Err(Fault::gp(0))));
+        assert_eq!(
+            (sysenter(&mut st), sysexit(&mut st)),
+            (Err(Fault::gp(0)), Err(Fault::gp(0)))
+        );
     }
 }

@@ -15,7 +15,11 @@ use ring3_translator::state::{GuestState, TableReg, cr4, eflags, gpr};
 /// LGDT and LIDT: six bytes; with 16-bit operand size only 24 base bits count.
 /// # Errors
 /// #GP(0) if CPL is not 0; memory faults.
-pub fn load_table<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn load_table<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     require_cpl0(st)?;
     let (seg, offset) = operand::address(st, insn);
     let image = operand::load(st, env, seg, offset, 6)?;
@@ -39,7 +43,11 @@ pub fn load_table<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) 
 /// 386 do.
 /// # Errors
 /// Memory faults.
-pub fn store_table<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn store_table<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     let table = if insn.mnemonic() == Mnemonic::Sgdt {
         st.gdtr
     } else {
@@ -54,7 +62,11 @@ pub fn store_table<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction)
 /// LLDT and LTR.
 /// # Errors
 /// #UD in real and V8086 mode; #GP(0) if CPL is not 0; operand and descriptor faults.
-pub fn load_system<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn load_system<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     if real_addressing(st) {
         return Err(Fault::ud());
     }
@@ -71,7 +83,11 @@ pub fn load_system<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction)
 /// SLDT and STR.
 /// # Errors
 /// #UD in real and V8086 mode; operand faults.
-pub fn store_system<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
+pub fn store_system<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    insn: &Instruction,
+) -> Result<Flow, Fault> {
     if real_addressing(st) {
         return Err(Fault::ud());
     }
@@ -141,7 +157,12 @@ fn set_edx_eax(st: &mut GuestState, value: u64) {
 /// RDTSC, and RDTSCP where `aux` is true.
 /// # Errors
 /// #UD for RDTSCP if the model lacks it; #GP(0) outside ring 0 with CR4.TSD.
-pub fn rdtsc<E: Env>(st: &mut GuestState, env: &mut E, model: &CpuModel, aux: bool) -> Result<Flow, Fault> {
+pub fn rdtsc<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    model: &CpuModel,
+    aux: bool,
+) -> Result<Flow, Fault> {
     if aux && !model.has_rdtscp() {
         return Err(Fault::ud());
     }
@@ -253,7 +274,10 @@ mod tests {
         st.set_reg32(gpr::AX, 0x30);
         assert_eq!(run(&mut st, &mut env, &[0x0f, 0x00, 0xd0]), Ok(Flow::Next)); // lldt ax
         assert_eq!((st.ldtr.selector, st.ldtr.base), (0x30, 0x9000));
-        assert_eq!(run(&mut st, &mut env, &[0x66, 0x0f, 0x00, 0xc1]), Ok(Flow::Next)); // sldt cx
+        assert_eq!(
+            run(&mut st, &mut env, &[0x66, 0x0f, 0x00, 0xc1]),
+            Ok(Flow::Next)
+        ); // sldt cx
         assert_eq!(st.reg16(gpr::CX), 0x30);
         faults(&mut st, &mut env, &[0x0f, 0x00, 0xd8], Fault::gp(0x30)); // ltr of an LDT
     }
@@ -300,7 +324,10 @@ mod tests {
         st.set_reg32(gpr::CX, 0x1b);
         let code = [0x63, 0x0d, 0, 0x50, 0, 0];
         assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
-        assert_eq!((env.get16(0x5000), st.eflags() & eflags::ZF), (0x13, eflags::ZF));
+        assert_eq!(
+            (env.get16(0x5000), st.eflags() & eflags::ZF),
+            (0x13, eflags::ZF)
+        );
         assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
         assert_eq!((env.get16(0x5000), st.eflags() & eflags::ZF), (0x13, 0));
         env.read_only_pages.push(0x5000);

@@ -5,8 +5,8 @@
 //! then the new task's, and RIP its first instruction, as the manual's step 13 says.
 
 use crate::cpu::descriptor::{
-    Descriptor, DescriptorKind, descriptor_address, is_null, read_descriptor_or, selector_fault, set_accessed,
-    set_busy,
+    Descriptor, DescriptorKind, descriptor_address, is_null, read_descriptor_or, selector_fault,
+    set_accessed, set_busy,
 };
 use crate::cpu::env::{Access, Env, Privilege, TlbFlush};
 use crate::cpu::fault::{Fault, Vector};
@@ -121,7 +121,12 @@ pub fn task_switch<E: Env>(
     save_image(st, env, old_at, old32, next_eip, saved_flags)?;
     let mut descriptor = descriptor;
     if reason.nests() {
-        env.write(st, new_base, &old.selector.to_le_bytes(), Privilege::Supervisor)?;
+        env.write(
+            st,
+            new_base,
+            &old.selector.to_le_bytes(),
+            Privilege::Supervisor,
+        )?;
     }
     if reason != SwitchReason::Iret {
         // The raw entry is read again: a switch to the task itself has just changed it.
@@ -152,7 +157,11 @@ fn enter_task<E: Env>(
         st.set_reg32(n, value);
     }
     // Visible parts first; a register whose descriptor turns out bad stays unusable.
-    st.cpl = if st.v86() { 3 } else { (image.selectors[SegReg::Cs as usize] & 3) as u8 };
+    st.cpl = if st.v86() {
+        3
+    } else {
+        (image.selectors[SegReg::Cs as usize] & 3) as u8
+    };
     for reg in SegReg::ALL {
         st.set_segment(reg, Segment::null(image.selectors[reg as usize]));
     }
@@ -169,10 +178,22 @@ fn enter_task<E: Env>(
     } else {
         load_segments(st, env, &image.selectors)?;
     }
-    if let SwitchReason::Event { error: Some(error), .. } = reason {
+    if let SwitchReason::Event {
+        error: Some(error), ..
+    } = reason
+    {
         // IF stack limit does not allow push of error code, THEN #SS(EXT).
         let mut stack = Stack::current(st);
-        stack.push(st, env, if new32 { OperandSize::Dword } else { OperandSize::Word }, error)?;
+        stack.push(
+            st,
+            env,
+            if new32 {
+                OperandSize::Dword
+            } else {
+                OperandSize::Word
+            },
+            error,
+        )?;
         stack.commit(st);
     }
     // IF EIP not within code segment limit, THEN #GP(EXT).
@@ -190,7 +211,10 @@ fn load_cr3<E: Env>(st: &mut GuestState, env: &mut E, cr3: u32) -> Result<(), Fa
     if st.cr4 & cr4::PAE != 0 {
         let entries = env.read_pdptes(cr3);
         // IF a present PDPTE has a reserved bit set, THEN #GP(0). Intel SDM vol. 3A, 4.4.1.
-        if entries.iter().any(|e| e & 1 != 0 && e & 0xfff0_0000_0000_01e6 != 0) {
+        if entries
+            .iter()
+            .any(|e| e & 1 != 0 && e & 0xfff0_0000_0000_01e6 != 0)
+        {
             return Err(Fault::gp(0));
         }
         st.pdpte = entries;
@@ -215,7 +239,11 @@ fn load_ldt<E: Env>(st: &mut GuestState, env: &mut E, selector: u16) -> Result<(
 }
 
 /// Intel SDM vol. 3A, table 7-1, checks 5-16.
-fn load_segments<E: Env>(st: &mut GuestState, env: &mut E, selectors: &[u16; 6]) -> Result<(), Fault> {
+fn load_segments<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    selectors: &[u16; 6],
+) -> Result<(), Fault> {
     let selector = selectors[SegReg::Cs as usize];
     let rpl = (selector & 3) as u8;
     // CS segment selector is valid: not null, inside its table, code; else #TS(new CS).
@@ -225,7 +253,11 @@ fn load_segments<E: Env>(st: &mut GuestState, env: &mut E, selectors: &[u16; 6])
     let d = read_descriptor_or(st, env, selector, Vector::Ts)?;
     let attr = d.attr();
     // Code segment DPL matches segment selector RPL (conforming: DPL ≤ RPL), else #TS(new CS).
-    let matches = if attr.is_conforming() { attr.dpl() <= rpl } else { attr.dpl() == rpl };
+    let matches = if attr.is_conforming() {
+        attr.dpl() <= rpl
+    } else {
+        attr.dpl() == rpl
+    };
     if !attr.is_code() || !matches {
         return Err(selector_fault(Vector::Ts, selector));
     }
@@ -246,9 +278,18 @@ fn load_segments<E: Env>(st: &mut GuestState, env: &mut E, selectors: &[u16; 6])
     Ok(())
 }
 
-fn read_image<E: Env>(st: &mut GuestState, env: &mut E, base: LinAddr, new32: bool) -> Result<Image, Fault> {
+fn read_image<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    base: LinAddr,
+    new32: bool,
+) -> Result<Image, Fault> {
     let mut raw = [0u8; 0x68];
-    let len = if new32 { raw.len() } else { TSS16_LIMIT as usize + 1 };
+    let len = if new32 {
+        raw.len()
+    } else {
+        TSS16_LIMIT as usize + 1
+    };
     env.read(st, base, &mut raw[..len], Privilege::Supervisor)?;
     let word = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
     let dword = |at: usize| u32::from(word(at)) | u32::from(word(at + 2)) << 16;
@@ -289,7 +330,9 @@ fn save_image<E: Env>(
     if old32 {
         // The reserved halves of the selector slots are written as zeros.
         let registers = (0..8).map(|n| st.reg32(n));
-        let selectors = SegReg::ALL.into_iter().map(|reg| u32::from(st.segment(reg).selector));
+        let selectors = SegReg::ALL
+            .into_iter()
+            .map(|reg| u32::from(st.segment(reg).selector));
         let values = [eip, flags].into_iter().chain(registers).chain(selectors);
         for (slot, value) in raw.chunks_exact_mut(4).zip(values) {
             slot.copy_from_slice(&value.to_le_bytes());
@@ -297,8 +340,14 @@ fn save_image<E: Env>(
         env.write(st, at, &raw, Privilege::Supervisor)
     } else {
         let registers = (0..8).map(|n| st.reg16(n));
-        let selectors = SegReg::ALL.into_iter().take(4).map(|reg| st.segment(reg).selector);
-        let values = [eip as u16, flags as u16].into_iter().chain(registers).chain(selectors);
+        let selectors = SegReg::ALL
+            .into_iter()
+            .take(4)
+            .map(|reg| st.segment(reg).selector);
+        let values = [eip as u16, flags as u16]
+            .into_iter()
+            .chain(registers)
+            .chain(selectors);
         for (slot, value) in raw.chunks_exact_mut(2).zip(values) {
             slot.copy_from_slice(&value.to_le_bytes());
         }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cpu::testenv::{
-    CODE0, CODE3, DATA0, DATA3, FlatEnv, GDT_BASE, TSS, TSS_BASE, machine, registers, segment, set_ring, set_v86,
+    CODE0, CODE3, DATA0, DATA3, FlatEnv, GDT_BASE, TSS, TSS_BASE, machine, registers, segment,
+    set_ring, set_v86,
 };
 use ring3_translator::state_box::StateBox;
 
@@ -21,7 +22,10 @@ fn two_tasks() -> (StateBox, FlatEnv, Descriptor) {
     for n in 0..8 {
         env.put32(NEW_BASE + 0x28 + 4 * n, 0x1111_0000 + n as u32);
     }
-    for (n, selector) in [DATA3, CODE3, DATA3, DATA3, 0, DATA3].into_iter().enumerate() {
+    for (n, selector) in [DATA3, CODE3, DATA3, DATA3, 0, DATA3]
+        .into_iter()
+        .enumerate()
+    {
         env.put16(NEW_BASE + 0x48 + 4 * n as u64, selector);
     }
     st.set_eflags(eflags::CF);
@@ -36,19 +40,35 @@ fn call_saves_links_and_loads() {
     let (mut st, mut env, d) = two_tasks();
     st.dr[7] = 0x7ff;
     task_switch(&mut st, &mut env, NEW, d, SwitchReason::Call, 0x1_0007).unwrap();
-    assert_eq!((st.eip(), st.cpl, st.eflags()), (EIP, 3, 0x242 | eflags::NT));
+    assert_eq!(
+        (st.eip(), st.cpl, st.eflags()),
+        (EIP, 3, 0x242 | eflags::NT)
+    );
     assert_eq!(st.reg32(gpr::DI), 0x1111_0007);
     let selectors = SegReg::ALL.map(|reg| st.segment(reg).selector);
     assert_eq!(selectors, [DATA3, CODE3, DATA3, DATA3, 0, DATA3]);
     assert!(!st.segment(SegReg::Fs).usable);
-    assert_eq!((st.cr0 & cr0::TS, st.dr[7], st.cr3), (cr0::TS, 0x6aa, 0), "no paging: CR3 stays");
-    assert_eq!((st.tr.selector, st.tr.base, st.tr.attr.kind()), (NEW, NEW_BASE, 11));
+    assert_eq!(
+        (st.cr0 & cr0::TS, st.dr[7], st.cr3),
+        (cr0::TS, 0x6aa, 0),
+        "no paging: CR3 stays"
+    );
+    assert_eq!(
+        (st.tr.selector, st.tr.base, st.tr.attr.kind()),
+        (NEW, NEW_BASE, 11)
+    );
     // The old task stays busy; its state is saved; the new one links back to it.
     let busy = |env: &FlatEnv, s: u16| env.get64(GDT_BASE + u64::from(s)) >> 41 & 1;
-    assert_eq!((busy(&env, TSS), busy(&env, NEW), env.get16(NEW_BASE)), (1, 1, TSS));
+    assert_eq!(
+        (busy(&env, TSS), busy(&env, NEW), env.get16(NEW_BASE)),
+        (1, 1, TSS)
+    );
     let saved = env.dwords::<16>(TSS_BASE as u32 + 0x20);
     assert_eq!(saved[..3], [0x1_0007, 3, 0x2222_0000]);
-    assert_eq!(saved[10..], [DATA0, CODE0, DATA0, DATA0, DATA0, DATA0].map(u32::from));
+    assert_eq!(
+        saved[10..],
+        [DATA0, CODE0, DATA0, DATA0, DATA0, DATA0].map(u32::from)
+    );
 }
 
 #[test]
@@ -59,9 +79,21 @@ fn jump_and_iret_free_the_old_task() {
         env.gdt(NEW, raw);
         st.sys_flags |= eflags::NT;
         task_switch(&mut st, &mut env, NEW, Descriptor(raw), reason, 0x1_0007).unwrap();
-        assert_eq!(env.get64(GDT_BASE + u64::from(TSS)) >> 41 & 1, 0, "{reason:?}");
-        assert_eq!(env.get64(GDT_BASE + u64::from(NEW)) >> 41 & 1, 1, "{reason:?}");
-        assert_eq!((env.get16(NEW_BASE), st.eflags() & eflags::NT), (0, 0), "{reason:?}");
+        assert_eq!(
+            env.get64(GDT_BASE + u64::from(TSS)) >> 41 & 1,
+            0,
+            "{reason:?}"
+        );
+        assert_eq!(
+            env.get64(GDT_BASE + u64::from(NEW)) >> 41 & 1,
+            1,
+            "{reason:?}"
+        );
+        assert_eq!(
+            (env.get16(NEW_BASE), st.eflags() & eflags::NT),
+            (0, 0),
+            "{reason:?}"
+        );
         let saved_nt = env.get32(TSS_BASE + 0x24) & eflags::NT != 0;
         assert_eq!(saved_nt, reason == SwitchReason::Jump);
     }
@@ -80,7 +112,10 @@ fn paging_loads_cr3_and_flushes() {
     st.cr0 |= cr0::PG;
     st.cr4 |= cr4::PAE;
     env.pdptes = [0x8003, 0, 0, 0];
-    assert_eq!(task_switch(&mut st, &mut env, NEW, d, SwitchReason::Jump, 0), Err(Fault::gp(0)));
+    assert_eq!(
+        task_switch(&mut st, &mut env, NEW, d, SwitchReason::Jump, 0),
+        Err(Fault::gp(0))
+    );
     assert_eq!((st.cr3, st.eip()), (0, EIP), "the fault is the new task's");
 }
 
@@ -98,9 +133,23 @@ fn sixteen_bit_tasks() {
     for (n, selector) in [0x48u16, 0x50, 0x48, 0].into_iter().enumerate() {
         env.put16(NEW_BASE + 0x22 + 2 * n as u64, selector);
     }
-    task_switch(&mut st, &mut env, NEW, Descriptor(raw), SwitchReason::Call, 0x1_0007).unwrap();
-    assert_eq!((st.eip(), st.eflags(), st.reg16(gpr::AX)), (0x1234, 0x4202, 0xaaaa));
-    assert_eq!((st.segment(SegReg::Cs).base, st.segment(SegReg::Gs).usable), (0x2_0000, false));
+    task_switch(
+        &mut st,
+        &mut env,
+        NEW,
+        Descriptor(raw),
+        SwitchReason::Call,
+        0x1_0007,
+    )
+    .unwrap();
+    assert_eq!(
+        (st.eip(), st.eflags(), st.reg16(gpr::AX)),
+        (0x1234, 0x4202, 0xaaaa)
+    );
+    assert_eq!(
+        (st.segment(SegReg::Cs).base, st.segment(SegReg::Gs).usable),
+        (0x2_0000, false)
+    );
     assert_eq!(stack_for_level(&mut st, &mut env, 0), Ok((0, 0)));
     // Back by IRET's kind of switch: words are saved, nothing beyond 16 bits.
     env.put32(NEW_BASE + 0x2c, 0x5555_5555);
@@ -108,19 +157,37 @@ fn sixteen_bit_tasks() {
     env.put32(TSS_BASE + 0x20, EIP);
     task_switch(&mut st, &mut env, TSS, old, SwitchReason::Iret, 0x1236).unwrap();
     assert_eq!(
-        (env.words::<3>(NEW_BASE as u32 + 0x0e), env.get16(NEW_BASE + 0x24)),
+        (
+            env.words::<3>(NEW_BASE as u32 + 0x0e),
+            env.get16(NEW_BASE + 0x24)
+        ),
         ([0x1236, 0x202, 0xaaaa], 0x50)
     );
-    assert_eq!((env.get32(NEW_BASE + 0x2c), st.eip(), st.cpl), (0x5555_5555, EIP, 0));
+    assert_eq!(
+        (env.get32(NEW_BASE + 0x2c), st.eip(), st.cpl),
+        (0x5555_5555, EIP, 0)
+    );
 }
 
 #[test]
 fn faults_before_the_commit_point_change_nothing() {
     type Setup = fn(&mut StateBox, &mut FlatEnv);
     let cases: [(&str, Setup, Vector); 4] = [
-        ("old TSS page", |_, env| env.read_only_pages.push(TSS_BASE), Vector::Pf),
-        ("new TSS page", |_, env| env.fault_pages.push(NEW_BASE), Vector::Pf),
-        ("GDT page", |_, env| env.read_only_pages.push(GDT_BASE), Vector::Pf),
+        (
+            "old TSS page",
+            |_, env| env.read_only_pages.push(TSS_BASE),
+            Vector::Pf,
+        ),
+        (
+            "new TSS page",
+            |_, env| env.fault_pages.push(NEW_BASE),
+            Vector::Pf,
+        ),
+        (
+            "GDT page",
+            |_, env| env.read_only_pages.push(GDT_BASE),
+            Vector::Pf,
+        ),
         ("old TSS limit", |st, _| st.tr.limit = 0x5e, Vector::Ts),
     ];
     for (name, setup, vector) in cases {
@@ -128,7 +195,11 @@ fn faults_before_the_commit_point_change_nothing() {
         setup(&mut st, &mut env);
         let (before, memory) = (registers(&st), env.memory.clone());
         let got = task_switch(&mut st, &mut env, NEW, d, SwitchReason::Call, 7).unwrap_err();
-        assert_eq!((got.vector, registers(&st) == before, env.memory == memory), (vector, true, true), "{name}");
+        assert_eq!(
+            (got.vector, registers(&st) == before, env.memory == memory),
+            (vector, true, true),
+            "{name}"
+        );
     }
     let (mut st, mut env, _) = two_tasks();
     let short = Descriptor(segment(NEW_BASE as u32, 0x66, 0x89));
@@ -167,7 +238,11 @@ fn bad_segments_fault_in_the_new_task() {
         }
         let got = task_switch(&mut st, &mut env, NEW, d, SwitchReason::Jump, 7);
         let error = if slot == 7 { 0 } else { error & 0xfffc };
-        assert_eq!(got, Err(Fault::with_error(vector, error)), "slot {slot} {selector:#x}");
+        assert_eq!(
+            got,
+            Err(Fault::with_error(vector, error)),
+            "slot {slot} {selector:#x}"
+        );
         assert_eq!((st.eip(), st.tr.selector), (EIP, NEW));
     }
 }
@@ -183,7 +258,10 @@ fn v86_task_and_debug_trap() {
         Err(Fault::plain(Vector::Db)),
         "the T flag traps after the switch"
     );
-    assert_eq!((st.eip(), st.cpl, st.v86(), st.dr[6] & DR6_BT), (0x100, 3, true, DR6_BT));
+    assert_eq!(
+        (st.eip(), st.cpl, st.v86(), st.dr[6] & DR6_BT),
+        (0x100, 3, true, DR6_BT)
+    );
     assert_eq!(st.segment(SegReg::Cs).base, u64::from(CODE3) << 4);
 }
 
@@ -214,7 +292,11 @@ fn io_map() {
         env.put(TSS_BASE + 0x88, &[0xff; 0x2001]);
         env.put(TSS_BASE + 0x88 + 0x61 / 8, &[!2]);
         env.put(TSS_BASE + 0x88 + 0x3f0 / 8, &[0]);
-        assert_eq!(io_permitted(&mut st, &mut env, port, size), Ok(expected), "{port:#x} size {size} v86 {v86}");
+        assert_eq!(
+            io_permitted(&mut st, &mut env, port, size),
+            Ok(expected),
+            "{port:#x} size {size} v86 {v86}"
+        );
     }
     // The map ends with the TSS limit; a 16-bit TSS has none; real mode needs none.
     let (mut st, mut env) = machine();

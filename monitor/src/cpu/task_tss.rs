@@ -23,7 +23,11 @@ pub(crate) fn is_tss32(st: &GuestState) -> bool {
 /// # Errors
 /// #TS(TR) if it is beyond the TSS limit; #PF of the TSS access.
 #[inline]
-pub fn stack_for_level<E: Env>(st: &mut GuestState, env: &mut E, cpl: u8) -> Result<(u16, u32), Fault> {
+pub fn stack_for_level<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    cpl: u8,
+) -> Result<(u16, u32), Fault> {
     let base = LinAddr(st.tr.base);
     if is_tss32(st) {
         let offset = u32::from(cpl) * 8 + 4;
@@ -34,7 +38,12 @@ pub fn stack_for_level<E: Env>(st: &mut GuestState, env: &mut E, cpl: u8) -> Res
         let mut raw = [0; 8];
         // The slot is 8 bytes; a limit that cuts off its reserved half is honoured.
         let len = if offset + 7 <= st.tr.limit { 8 } else { 6 };
-        env.read(st, base.add32(offset), &mut raw[..len], Privilege::Supervisor)?;
+        env.read(
+            st,
+            base.add32(offset),
+            &mut raw[..len],
+            Privilege::Supervisor,
+        )?;
         let raw = u64::from_le_bytes(raw);
         Ok(((raw >> 32) as u16, raw as u32))
     } else {
@@ -52,7 +61,12 @@ pub fn stack_for_level<E: Env>(st: &mut GuestState, env: &mut E, cpl: u8) -> Res
 
 fn io_map_base<E: Env>(st: &mut GuestState, env: &mut E) -> Result<u32, Fault> {
     let mut raw = [0; 2];
-    env.read(st, LinAddr(st.tr.base).add32(IO_MAP_BASE), &mut raw, Privilege::Supervisor)?;
+    env.read(
+        st,
+        LinAddr(st.tr.base).add32(IO_MAP_BASE),
+        &mut raw,
+        Privilege::Supervisor,
+    )?;
     Ok(u32::from(u16::from_le_bytes(raw)))
 }
 
@@ -61,7 +75,12 @@ fn io_map_base<E: Env>(st: &mut GuestState, env: &mut E) -> Result<u32, Fault> {
 ///
 /// # Errors
 /// #PF of the TSS access.
-pub fn io_permitted<E: Env>(st: &mut GuestState, env: &mut E, port: u16, size: u8) -> Result<bool, Fault> {
+pub fn io_permitted<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    port: u16,
+    size: u8,
+) -> Result<bool, Fault> {
     // IF ((PE = 1) and ((CPL > IOPL) or (VM = 1))), the I/O permission bits decide.
     if !st.protected() || (!st.v86() && st.cpl <= st.iopl()) {
         return Ok(true);
@@ -75,7 +94,12 @@ pub fn io_permitted<E: Env>(st: &mut GuestState, env: &mut E, port: u16, size: u
         return Ok(false);
     }
     let mut raw = [0; 2];
-    env.read(st, LinAddr(st.tr.base).add32(offset), &mut raw, Privilege::Supervisor)?;
+    env.read(
+        st,
+        LinAddr(st.tr.base).add32(offset),
+        &mut raw,
+        Privilege::Supervisor,
+    )?;
     let wanted = (1u16 << size) - 1;
     Ok(u16::from_le_bytes(raw) >> (port & 7) & wanted == 0)
 }
@@ -85,15 +109,26 @@ pub fn io_permitted<E: Env>(st: &mut GuestState, env: &mut E, port: u16, size: u
 ///
 /// # Errors
 /// #GP(0) without a 32-bit TSS that holds the bitmap; #PF of the TSS access.
-pub(crate) fn interrupt_redirected<E: Env>(st: &mut GuestState, env: &mut E, vector: u8) -> Result<bool, Fault> {
+pub(crate) fn interrupt_redirected<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    vector: u8,
+) -> Result<bool, Fault> {
     if !is_tss32(st) || st.tr.limit < TSS32_LIMIT {
         return Err(Fault::gp(0));
     }
-    let offset = (io_map_base(st, env)? + u32::from(vector / 8)).checked_sub(32).ok_or(Fault::gp(0))?;
+    let offset = (io_map_base(st, env)? + u32::from(vector / 8))
+        .checked_sub(32)
+        .ok_or(Fault::gp(0))?;
     if offset > st.tr.limit {
         return Err(Fault::gp(0));
     }
     let mut raw = [0];
-    env.read(st, LinAddr(st.tr.base).add32(offset), &mut raw, Privilege::Supervisor)?;
+    env.read(
+        st,
+        LinAddr(st.tr.base).add32(offset),
+        &mut raw,
+        Privilege::Supervisor,
+    )?;
     Ok(raw[0] >> (vector & 7) & 1 != 0)
 }

@@ -86,7 +86,10 @@ impl FlatEnv {
             let page = byte.page().0;
             let absent = byte.0 >= self.memory.len() as u64 || self.fault_pages.contains(&page);
             if absent || (write && self.read_only_pages.contains(&page)) {
-                return Err(Fault::page(byte.0, user | u32::from(write) << 1 | u32::from(!absent)));
+                return Err(Fault::page(
+                    byte.0,
+                    user | u32::from(write) << 1 | u32::from(!absent),
+                ));
             }
         }
         Ok(())
@@ -132,7 +135,13 @@ impl FlatEnv {
 }
 
 impl Env for FlatEnv {
-    fn read(&mut self, _: &mut GuestState, at: LinAddr, buf: &mut [u8], who: Privilege) -> Result<(), Fault> {
+    fn read(
+        &mut self,
+        _: &mut GuestState,
+        at: LinAddr,
+        buf: &mut [u8],
+        who: Privilege,
+    ) -> Result<(), Fault> {
         self.reads += 1;
         if !self.fault_pages.is_empty() || at.0 as usize + buf.len() > self.memory.len() {
             self.check(at, buf.len(), false, who)?;
@@ -140,7 +149,13 @@ impl Env for FlatEnv {
         buf.copy_from_slice(&self.memory[at.0 as usize..][..buf.len()]);
         Ok(())
     }
-    fn write(&mut self, _: &mut GuestState, at: LinAddr, data: &[u8], who: Privilege) -> Result<(), Fault> {
+    fn write(
+        &mut self,
+        _: &mut GuestState,
+        at: LinAddr,
+        data: &[u8],
+        who: Privilege,
+    ) -> Result<(), Fault> {
         self.writes += 1;
         let special = !self.fault_pages.is_empty() || !self.read_only_pages.is_empty();
         if special || at.0 as usize + data.len() > self.memory.len() {
@@ -181,7 +196,10 @@ impl Env for FlatEnv {
     }
     fn port_in(&mut self, port: u16, size: u8) -> u32 {
         self.port_log.push((port, size, None));
-        self.port_values.iter().find(|p| p.0 == port).map_or(u32::MAX, |p| p.1)
+        self.port_values
+            .iter()
+            .find(|p| p.0 == port)
+            .map_or(u32::MAX, |p| p.1)
     }
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         self.port_log.push((port, size, Some(value)));
@@ -208,7 +226,10 @@ pub(crate) const fn segment(base: u32, limit: u32, attr: u16) -> u64 {
 
 /// A gate; `attr` is the access byte (0x8e: present 32-bit interrupt gate of DPL 0).
 pub(crate) const fn gate(selector: u16, offset: u32, attr: u8) -> u64 {
-    offset as u64 & 0xffff | (selector as u64) << 16 | (attr as u64) << 40 | (offset as u64 >> 16) << 48
+    offset as u64 & 0xffff
+        | (selector as u64) << 16
+        | (attr as u64) << 40
+        | (offset as u64 >> 16) << 48
 }
 
 /// A processor in flat 32-bit ring 0 with ESP 0x8000 and EIP 0x1_0000; see the module's text.
@@ -223,8 +244,14 @@ pub(crate) fn machine() -> (StateBox, FlatEnv) {
     env.put32(TSS_BASE + 4, KERNEL_ESP);
     env.put16(TSS_BASE + 8, DATA0);
     env.put16(TSS_BASE + 0x66, 0x88);
-    st.gdtr = TableReg { base: GDT_BASE, limit: 0xff };
-    st.idtr = TableReg { base: IDT_BASE, limit: 0x7ff };
+    st.gdtr = TableReg {
+        base: GDT_BASE,
+        limit: 0xff,
+    };
+    st.idtr = TableReg {
+        base: IDT_BASE,
+        limit: 0x7ff,
+    };
     st.cr0 = cr0::PE | cr0::ET;
     st.tr = Descriptor(segment(TSS_BASE as u32, 0x2088, 0x008b)).to_segment(TSS);
     st.ldtr = ring3_translator::state::Segment::null(0);
@@ -236,11 +263,21 @@ pub(crate) fn machine() -> (StateBox, FlatEnv) {
 
 /// Loads the flat segments of ring 0 or ring 3 and the CPL.
 pub(crate) fn set_ring(st: &mut GuestState, cpl: u8) {
-    let (code, data, code_attr, data_attr) =
-        if cpl == 0 { (CODE0, DATA0, 0xc09b, 0xc093) } else { (CODE3, DATA3, 0xc0fb, 0xc0f3) };
+    let (code, data, code_attr, data_attr) = if cpl == 0 {
+        (CODE0, DATA0, 0xc09b, 0xc093)
+    } else {
+        (CODE3, DATA3, 0xc0fb, 0xc0f3)
+    };
     for reg in SegReg::ALL {
-        let (selector, attr) = if reg == SegReg::Cs { (code, code_attr) } else { (data, data_attr) };
-        st.set_segment(reg, Descriptor(segment(0, 0xf_ffff, attr)).to_segment(selector));
+        let (selector, attr) = if reg == SegReg::Cs {
+            (code, code_attr)
+        } else {
+            (data, data_attr)
+        };
+        st.set_segment(
+            reg,
+            Descriptor(segment(0, 0xf_ffff, attr)).to_segment(selector),
+        );
     }
     st.cpl = cpl;
 }
@@ -252,7 +289,10 @@ pub(crate) fn set_real(st: &mut GuestState) {
         st.set_segment(reg, ring3_translator::state::Segment::real(0));
     }
     st.cpl = 0;
-    st.idtr = TableReg { base: 0, limit: 0x3ff };
+    st.idtr = TableReg {
+        base: 0,
+        limit: 0x3ff,
+    };
 }
 
 /// Puts the processor into V8086 mode with all segments at paragraph 0.

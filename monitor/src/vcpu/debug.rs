@@ -14,7 +14,9 @@
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::operand::segment_register;
 use crate::vcpu::core::Core;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind};
+use iced_x86::{
+    Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind,
+};
 use iced_x86::{Mnemonic, Register};
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::state::{GuestState, SegReg, cr4, eflags, gpr, shadow};
@@ -37,7 +39,11 @@ pub struct Debugger {
 
 impl Default for Debugger {
     fn default() -> Self {
-        Self { factory: InstructionInfoFactory::new(), hits: 0, held: 0 }
+        Self {
+            factory: InstructionInfoFactory::new(),
+            hits: 0,
+            held: 0,
+        }
     }
 }
 
@@ -97,7 +103,12 @@ fn enabled(st: &GuestState) -> impl Iterator<Item = Breakpoint> {
             2 => 8,
             _ => 4,
         };
-        Some(Breakpoint { bit: 1 << n, condition, address: dr[n] as u32, len })
+        Some(Breakpoint {
+            bit: 1 << n,
+            condition,
+            address: dr[n] as u32,
+            len,
+        })
     })
 }
 
@@ -191,10 +202,13 @@ fn accesses(st: &GuestState, factory: &mut InstructionInfoFactory, insn: &Instru
             OpAccess::None | OpAccess::NoMemAccess => continue,
             _ => true,
         };
-        let Some(at) = memory.virtual_address(0, |reg, _, _| value(st, reg)) else { continue };
+        let Some(at) = memory.virtual_address(0, |reg, _, _| value(st, reg)) else {
+            continue;
+        };
         let size = (memory.memory_size().size() as u32).max(1);
         let met = enabled(st).filter(|b| {
-            (b.condition == C::ReadWrite || (writes && b.condition == C::Write)) && b.touches(at as u32, size)
+            (b.condition == C::ReadWrite || (writes && b.condition == C::Write))
+                && b.touches(at as u32, size)
         });
         bits |= met.fold(0, |bits, b| bits | b.bit);
     }
@@ -212,7 +226,11 @@ fn repeats_nothing(st: &GuestState, insn: &Instruction) -> bool {
             OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI
         )
     };
-    if (0..insn.op_count()).any(narrow) { st.reg16(gpr::CX) == 0 } else { st.reg32(gpr::CX) == 0 }
+    if (0..insn.op_count()).any(narrow) {
+        st.reg16(gpr::CX) == 0
+    } else {
+        st.reg32(gpr::CX) == 0
+    }
 }
 
 /// The port and size of IN, OUT, INS and OUTS.
@@ -226,8 +244,15 @@ fn port_access(st: &GuestState, insn: &Instruction) -> Option<(u32, u32)> {
                 _ => None,
             };
             let data = usize::from(insn.mnemonic() == M::Out);
-            let data = if data == 1 { insn.op1_register() } else { insn.op0_register() };
-            Some((port(0).or_else(|| port(1)).unwrap_or(dx), data.size() as u32))
+            let data = if data == 1 {
+                insn.op1_register()
+            } else {
+                insn.op0_register()
+            };
+            Some((
+                port(0).or_else(|| port(1)).unwrap_or(dx),
+                data.size() as u32,
+            ))
         }
         M::Insb | M::Outsb => Some((dx, 1)),
         M::Insw | M::Outsw => Some((dx, 2)),
@@ -277,10 +302,19 @@ mod tests {
 
     #[test]
     fn ranges_overlap_modulo_4_gib_and_are_aligned_to_their_length() {
-        let b = Breakpoint { bit: 1, condition: Condition::Write, address: 0x1003, len: 4 };
-        for (at, len, touched) in
-            [(0xfff, 1, false), (0xfff, 2, true), (0x1003, 1, true), (0x1004, 4, false), (0xff0, 0x40, true)]
-        {
+        let b = Breakpoint {
+            bit: 1,
+            condition: Condition::Write,
+            address: 0x1003,
+            len: 4,
+        };
+        for (at, len, touched) in [
+            (0xfff, 1, false),
+            (0xfff, 2, true),
+            (0x1003, 1, true),
+            (0x1004, 4, false),
+            (0xff0, 0x40, true),
+        ] {
             assert_eq!(b.touches(at, len), touched, "{at:#x} {len}");
         }
         let top = Breakpoint { address: 0, ..b };
