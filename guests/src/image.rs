@@ -110,7 +110,12 @@ const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-security"];
 /// what the file's path in the package begins with.
 /// # Errors
 /// [`GuestError`].
-pub fn package_file(root: &Path, package: &str, path: &str, refresh: Refresh) -> Result<PathBuf, GuestError> {
+pub fn package_file(
+    root: &Path,
+    package: &str,
+    path: &str,
+    refresh: Refresh,
+) -> Result<PathBuf, GuestError> {
     let mut cache = Cache::open(root)?;
     let suites = SUITES.map(String::from);
     let mut fetcher = Fetcher {

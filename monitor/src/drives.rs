@@ -40,7 +40,10 @@ pub fn attach(board: &mut Board, drives: &[DriveSpec], snapshot: bool) -> Result
     let mut floppies = 0;
     let claim = |taken: &mut [bool; 4], order: &[(usize, usize); 4]| {
         let place = order.iter().copied().find(|(c, u)| !taken[c * 2 + u]);
-        let (channel, unit) = place.ok_or(DriveError::TooMany { room: 4, what: "IDE drives" })?;
+        let (channel, unit) = place.ok_or(DriveError::TooMany {
+            room: 4,
+            what: "IDE drives",
+        })?;
         taken[channel * 2 + unit] = true;
         Ok::<_, DriveError>((channel, unit))
     };
@@ -59,7 +62,10 @@ pub fn attach(board: &mut Board, drives: &[DriveSpec], snapshot: bool) -> Result
                 board.attach_disk(channel, unit, image);
             }
             Interface::Floppy if floppies == 2 => {
-                return Err(DriveError::TooMany { room: 2, what: "floppy drives" });
+                return Err(DriveError::TooMany {
+                    room: 2,
+                    what: "floppy drives",
+                });
             }
             Interface::Floppy => {
                 board.attach_floppy(floppies, open(drive, snapshot)?);
@@ -74,6 +80,13 @@ pub fn attach(board: &mut Board, drives: &[DriveSpec], snapshot: bool) -> Result
 }
 
 fn open(drive: &DriveSpec, snapshot: bool) -> Result<Option<crate::board::Medium>, DriveError> {
-    let Some(path) = &drive.path else { return Ok(None) };
-    Ok(Some(image::open(path, drive.format, drive.read_only, snapshot)?))
+    let Some(path) = &drive.path else {
+        return Ok(None);
+    };
+    Ok(Some(image::open(
+        path,
+        drive.format,
+        drive.read_only,
+        snapshot,
+    )?))
 }

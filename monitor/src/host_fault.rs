@@ -57,7 +57,11 @@ impl Registration {
         if stack == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let alternate = libc::stack_t { ss_sp: stack, ss_flags: 0, ss_size: ALTERNATE_STACK };
+        let alternate = libc::stack_t {
+            ss_sp: stack,
+            ss_flags: 0,
+            ss_size: ALTERNATE_STACK,
+        };
         // SAFETY: the structure describes the mapping above.
         if unsafe { libc::sigaltstack(&raw const alternate, core::ptr::null_mut()) } < 0 {
             return Err(io::Error::last_os_error());
@@ -89,7 +93,11 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         CONTEXT.set(core::ptr::null());
-        let none = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        let none = libc::stack_t {
+            ss_sp: core::ptr::null_mut(),
+            ss_flags: libc::SS_DISABLE,
+            ss_size: 0,
+        };
         // SAFETY: disables the alternate stack, then unmaps it; no handler runs on it now.
         unsafe {
             libc::sigaltstack(&raw const none, core::ptr::null_mut());
@@ -124,7 +132,12 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut c
                 regs[libc::REG_RSP as usize] = top as i64;
                 return;
             }
-            state.fault = HostFault { rip, addr: address, trapno, err: regs[libc::REG_ERR as usize] as u32 };
+            state.fault = HostFault {
+                rip,
+                addr: address,
+                trapno,
+                err: regs[libc::REG_ERR as usize] as u32,
+            };
             regs[libc::REG_RIP as usize] = ours.exit_fault as i64;
             // The exit saves DF and the arithmetic flags; TF and RF must not stay.
             regs[libc::REG_EFL as usize] &= !0x1_0100;

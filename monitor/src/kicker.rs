@@ -49,7 +49,12 @@ impl Kicker {
     /// A kicker that poisons polls with `poison`.
     #[must_use]
     pub fn new(state: Arc<SharedState>, poison: u64) -> Self {
-        Self { state, attention: AtomicBool::new(false), poison, thread: std::sync::OnceLock::new() }
+        Self {
+            state,
+            attention: AtomicBool::new(false),
+            poison,
+            thread: std::sync::OnceLock::new(),
+        }
     }
 
     /// Names the calling thread as the processor's.

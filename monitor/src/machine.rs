@@ -1,7 +1,9 @@
 //! The assembled machine: memory, board, processor, boot source.
 
 use crate::acpi;
-use crate::board::{Board, BoardConfig, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError, StopReason};
+use crate::board::{
+    Board, BoardConfig, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError, StopReason,
+};
 use crate::clock::VmClock;
 use crate::config::{BootSource, Interface, MachineConfig, Outcome, SerialSpec, StatsFormat};
 use crate::control::{ControlError, ControlServer, Order, Orders, Remote};
@@ -62,7 +64,10 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
 /// What is put into memory at power-on.
 enum Start {
     /// A kernel and the tables that firmware would have made.
-    Linux { images: BootImages, acpi: acpi::AcpiImage },
+    Linux {
+        images: BootImages,
+        acpi: acpi::AcpiImage,
+    },
     /// Firmware's ROM is in its place.
     Firmware,
 }
@@ -96,7 +101,11 @@ impl Machine {
             ..BoardConfig::default()
         };
         if let BootSource::Firmware { first, .. } = &config.boot {
-            let floppies = config.drives.iter().filter(|d| d.interface == Interface::Floppy).count();
+            let floppies = config
+                .drives
+                .iter()
+                .filter(|d| d.interface == Interface::Floppy)
+                .count();
             board_config.firmware = true;
             board_config.cmos = firmware::cmos(*first, [floppies > 0, floppies > 1]);
         }
@@ -104,25 +113,43 @@ impl Machine {
         drives::attach(&mut board, &config.drives, config.snapshot)?;
         let mut rom = None;
         let start = match &config.boot {
-            BootSource::Linux { kernel, initrd, cmdline } => {
+            BootSource::Linux {
+                kernel,
+                initrd,
+                cmdline,
+            } => {
                 let acpi = acpi::build(&board.acpi_hardware());
-                let images = BootImages::read(kernel, initrd.as_deref(), cmdline, u64::from(acpi.rsdp))?;
+                let images =
+                    BootImages::read(kernel, initrd.as_deref(), cmdline, u64::from(acpi.rsdp))?;
                 images.check(config.memory)?;
                 Start::Linux { images, acpi }
             }
-            BootSource::Firmware { bios, vgabios, menu, .. } => {
+            BootSource::Firmware {
+                bios,
+                vgabios,
+                menu,
+                ..
+            } => {
                 let firmware = Firmware::read(bios, vgabios)?;
-                board.set_fw_cfg(firmware.configuration(config.memory, &board.acpi_hardware(), *menu)?);
+                board.set_fw_cfg(firmware.configuration(
+                    config.memory,
+                    &board.acpi_hardware(),
+                    *menu,
+                )?);
                 rom = Some(firmware.bios);
                 Start::Firmware
             }
         };
         let debug_log = match &config.debug_log {
             None => None,
-            Some(path) => Some(
-                std::fs::File::create(path)
-                    .map_err(|source| MachineError::DebugLog { path: path.clone(), source })?,
-            ),
+            Some(path) => {
+                Some(
+                    std::fs::File::create(path).map_err(|source| MachineError::DebugLog {
+                        path: path.clone(),
+                        source,
+                    })?,
+                )
+            }
         };
         let ram = Arc::new(GuestRam::new(config.memory).map_err(host("guest memory"))?);
         if let Some(rom) = rom {
@@ -132,11 +159,33 @@ impl Machine {
         let board = Arc::new(Mutex::new(board));
         let mut model = CpuModel::host_default();
         model.tsc_hz = clock.tsc_hz();
-        let vcpu = Vcpu::new(Arc::clone(&ram), Arc::clone(&board), Arc::clone(&clock), model, config.engine)
-            .map_err(host("address space for the processor"))?;
-        let control = config.control.as_deref().map(ControlServer::bind).transpose()?;
+        let vcpu = Vcpu::new(
+            Arc::clone(&ram),
+            Arc::clone(&board),
+            Arc::clone(&clock),
+            model,
+            config.engine,
+        )
+        .map_err(host("address space for the processor"))?;
+        let control = config
+            .control
+            .as_deref()
+            .map(ControlServer::bind)
+            .transpose()?;
         let serial = SerialBackend::open(&config.serial, interactive)?;
-        let mut machine = Self { config, ram, board, clock, vcpu, start, debug_log, control, orders: Arc::default(), paused: false, serial };
+        let mut machine = Self {
+            config,
+            ram,
+            board,
+            clock,
+            vcpu,
+            start,
+            debug_log,
+            control,
+            orders: Arc::default(),
+            paused: false,
+            serial,
+        };
         machine.load()?;
         Ok(machine)
     }
@@ -145,7 +194,8 @@ impl Machine {
     fn load(&mut self) -> Result<(), MachineError> {
         match &self.start {
             Start::Linux { images, acpi } => {
-                acpi.write_to(&*self.ram).map_err(|e| MachineError::Internal(e.to_string()))?;
+                acpi.write_to(&*self.ram)
+                    .map_err(|e| MachineError::Internal(e.to_string()))?;
                 let entry = linux::boot(&*self.ram, images)?;
                 linux::apply(self.vcpu.state_mut(), &entry);
             }
@@ -155,7 +205,10 @@ impl Machine {
     }
 
     fn restart(&mut self) -> Result<(), MachineError> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        self.board
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reset();
         self.vcpu.reset();
         // Firmware expects what RAM holds to survive a reset; a kernel expects firmware's zeros.
         if matches!(self.start, Start::Linux { .. }) {
@@ -179,8 +232,14 @@ impl Machine {
         let registration = self.vcpu.attach_thread().map_err(host("signal handlers"))?;
         let serial = self.serial.take().map(|s| (0, s)).into_iter().collect();
         let log = self.debug_log.take();
-        let io = IoThread::spawn(Arc::clone(&self.board), self.vcpu.kicker(), serial, Arc::clone(&self.config.stop), log)
-            .map_err(host("an I/O thread"))?;
+        let io = IoThread::spawn(
+            Arc::clone(&self.board),
+            self.vcpu.kicker(),
+            serial,
+            Arc::clone(&self.config.stop),
+            log,
+        )
+        .map_err(host("an I/O thread"))?;
         let io: Arc<IoHandle> = Arc::new(io);
         self.vcpu.set_io(Some(Arc::clone(&io)));
         let control = self.control.take();
@@ -193,7 +252,9 @@ impl Machine {
                 stop: Arc::clone(&self.config.stop),
                 snapshot: self.config.snapshot,
             };
-            server.serve(remote).map_err(host("a thread for the control socket"))?;
+            server
+                .serve(remote)
+                .map_err(host("a thread for the control socket"))?;
         }
         let outcome = self.run_to_outcome();
         drop(control);
@@ -214,14 +275,26 @@ impl Machine {
 
     fn run_to_outcome(&mut self) -> Result<Outcome, MachineError> {
         loop {
-            let exit = if self.paused { self.wait_paused() } else { self.vcpu.run(None) };
+            let exit = if self.paused {
+                self.wait_paused()
+            } else {
+                self.vcpu.run(None)
+            };
             match exit {
                 VcpuExit::Request(MachineRequest::Orders) => self.obey(),
                 VcpuExit::Request(MachineRequest::PowerOff) => return Ok(Outcome::PowerOff),
-                VcpuExit::Request(MachineRequest::DebugExit(v)) => return Ok(Outcome::DebugExit(v)),
-                VcpuExit::Request(MachineRequest::Stop(StopReason::Quit)) => return Ok(Outcome::Quit),
-                VcpuExit::Request(MachineRequest::Stop(StopReason::Signal(n))) => return Ok(Outcome::Signal(n)),
-                VcpuExit::Request(MachineRequest::Reset) if self.config.no_reboot => return Ok(Outcome::Reset),
+                VcpuExit::Request(MachineRequest::DebugExit(v)) => {
+                    return Ok(Outcome::DebugExit(v));
+                }
+                VcpuExit::Request(MachineRequest::Stop(StopReason::Quit)) => {
+                    return Ok(Outcome::Quit);
+                }
+                VcpuExit::Request(MachineRequest::Stop(StopReason::Signal(n))) => {
+                    return Ok(Outcome::Signal(n));
+                }
+                VcpuExit::Request(MachineRequest::Reset) if self.config.no_reboot => {
+                    return Ok(Outcome::Reset);
+                }
                 VcpuExit::Shutdown if self.config.no_reboot => return Ok(Outcome::TripleFault),
                 VcpuExit::Request(MachineRequest::Reset) | VcpuExit::Shutdown => self.restart()?,
                 VcpuExit::Reached | VcpuExit::Event(_) => {}
@@ -233,7 +306,11 @@ impl Machine {
     /// A paused machine: only requests count.
     fn wait_paused(&self) -> VcpuExit {
         loop {
-            let request = self.board.lock().unwrap_or_else(PoisonError::into_inner).take_request();
+            let request = self
+                .board
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_request();
             if let Some(request) = request {
                 return VcpuExit::Request(request);
             }
@@ -258,7 +335,8 @@ impl Machine {
                 }
                 Order::Stats(to) => {
                     // A peer that waits no more gets nothing.
-                    let _ = to.try_send(Report::collect(&self.vcpu, &self.clock).json().to_string());
+                    let _ =
+                        to.try_send(Report::collect(&self.vcpu, &self.clock).json().to_string());
                 }
             }
         }

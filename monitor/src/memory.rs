@@ -39,7 +39,9 @@ pub struct GuestRam {
 
 impl core::fmt::Debug for GuestRam {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("GuestRam").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("GuestRam")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,12 +71,21 @@ impl GuestRam {
         let length = size as usize;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let p = unsafe {
-            libc::mmap(core::ptr::null_mut(), length, prot, libc::MAP_SHARED | libc::MAP_NORESERVE, fd.as_raw_fd(), 0)
+            libc::mmap(
+                core::ptr::null_mut(),
+                length,
+                prot,
+                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                fd.as_raw_fd(),
+                0,
+            )
         };
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let Some(base) = NonNull::new(p.cast()) else { return Err(io::Error::other("mmap returned null")) };
+        let Some(base) = NonNull::new(p.cast()) else {
+            return Err(io::Error::other("mmap returned null"));
+        };
         let pages = (size / PAGE_SIZE) as usize;
         Ok(Self {
             fd,
@@ -114,7 +125,8 @@ impl GuestRam {
     /// [`Self::store`] must do it.
     #[must_use]
     pub fn host_address_for_writes(&self, pa: u64) -> Option<u64> {
-        self.host_address(pa).filter(|_| self.attributes(pa) & attr::ROUTED == 0)
+        self.host_address(pa)
+            .filter(|_| self.attributes(pa) & attr::ROUTED == 0)
     }
 
     /// The physical address of a host address from [`Self::host_address`].
@@ -126,12 +138,16 @@ impl GuestRam {
     /// Attributes of the page of `pa`; 0 outside RAM.
     #[must_use]
     pub fn attributes(&self, pa: u64) -> u8 {
-        self.attributes.get((pa / PAGE_SIZE) as usize).map_or(0, |a| a.load(Ordering::Relaxed))
+        self.attributes
+            .get((pa / PAGE_SIZE) as usize)
+            .map_or(0, |a| a.load(Ordering::Relaxed))
     }
 
     /// Sets attribute bits of the page of `pa`; returns the old attributes.
     pub fn set_attributes(&self, pa: u64, bits: u8) -> u8 {
-        self.attributes.get((pa / PAGE_SIZE) as usize).map_or(0, |a| a.fetch_or(bits, Ordering::Relaxed))
+        self.attributes
+            .get((pa / PAGE_SIZE) as usize)
+            .map_or(0, |a| a.fetch_or(bits, Ordering::Relaxed))
     }
 
     /// Clears attribute bits of the page of `pa`.
@@ -145,7 +161,15 @@ impl GuestRam {
     pub fn read(&self, pa: u64, buf: &mut [u8]) {
         let available = self.size.saturating_sub(pa).min(buf.len() as u64) as usize;
         // SAFETY: `available` bytes from `pa` are inside the mapping.
-        unsafe { core::ptr::copy_nonoverlapping(self.base.as_ptr().add(if available > 0 { pa as usize } else { 0 }), buf.as_mut_ptr(), available) };
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                self.base
+                    .as_ptr()
+                    .add(if available > 0 { pa as usize } else { 0 }),
+                buf.as_mut_ptr(),
+                available,
+            )
+        };
         buf[available..].fill(0xff);
     }
 
@@ -155,7 +179,10 @@ impl GuestRam {
         if self.attributes(pa) & attr::ROUTED == 0 {
             self.write_unwatched(pa, data);
         } else {
-            self.shadow.lock().unwrap_or_else(PoisonError::into_inner).write(pa, data);
+            self.shadow
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(pa, data);
         }
     }
 
@@ -169,7 +196,11 @@ impl GuestRam {
     /// Routes the legacy area to the firmware's ROM, as after RESET; nothing without a ROM.
     pub fn reset_routing(&self) {
         let Some(rom) = self.rom.get() else { return };
-        let visible = self.shadow.lock().unwrap_or_else(PoisonError::into_inner).reset(rom);
+        let visible = self
+            .shadow
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reset(rom);
         self.write_unwatched(shadow::AREA.start, &visible);
         for pa in shadow::AREA.step_by(PAGE_SIZE as usize) {
             self.set_attributes(pa, attr::ROUTED);
@@ -205,9 +236,16 @@ impl GuestRam {
 
     /// Reads the ROM below 4 GiB; false if `pa` is not in it.
     pub fn read_rom(&self, pa: u64, buf: &mut [u8]) -> bool {
-        let Some(rom) = self.rom.get() else { return false };
-        let Some(at) = pa.checked_sub((1 << 32) - rom.len() as u64) else { return false };
-        let rest = usize::try_from(at).ok().and_then(|at| rom.get(at..)).filter(|rest| !rest.is_empty());
+        let Some(rom) = self.rom.get() else {
+            return false;
+        };
+        let Some(at) = pa.checked_sub((1 << 32) - rom.len() as u64) else {
+            return false;
+        };
+        let rest = usize::try_from(at)
+            .ok()
+            .and_then(|at| rom.get(at..))
+            .filter(|rest| !rest.is_empty());
         let Some(rest) = rest else { return false };
         let available = rest.len().min(buf.len());
         buf[..available].copy_from_slice(&rest[..available]);
@@ -220,23 +258,36 @@ impl GuestRam {
         let available = self.size.saturating_sub(pa).min(data.len() as u64) as usize;
         if available > 0 {
             // SAFETY: `available` bytes from `pa` are inside the mapping.
-            unsafe { core::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(pa as usize), available) };
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    data.as_ptr(),
+                    self.base.as_ptr().add(pa as usize),
+                    available,
+                )
+            };
         }
     }
 
     /// Moves `len` bytes within RAM (overlap allowed); both ranges must be RAM, else nothing happens.
     pub fn copy_within(&self, from: u64, to: u64, len: u64) {
-        if from.checked_add(len).is_some_and(|e| e <= self.size) && to.checked_add(len).is_some_and(|e| e <= self.size) {
+        if from.checked_add(len).is_some_and(|e| e <= self.size)
+            && to.checked_add(len).is_some_and(|e| e <= self.size)
+        {
             // SAFETY: both ranges are inside the mapping.
             unsafe {
-                core::ptr::copy(self.base.as_ptr().add(from as usize), self.base.as_ptr().add(to as usize), len as usize);
+                core::ptr::copy(
+                    self.base.as_ptr().add(from as usize),
+                    self.base.as_ptr().add(to as usize),
+                    len as usize,
+                );
             }
         }
     }
 
     fn aligned<T>(&self, pa: u64) -> Option<NonNull<T>> {
         let size = size_of::<T>() as u64;
-        let inside = pa.is_multiple_of(size) && pa.checked_add(size).is_some_and(|end| end <= self.size);
+        let inside =
+            pa.is_multiple_of(size) && pa.checked_add(size).is_some_and(|end| end <= self.size);
         // SAFETY: inside the mapping.
         inside.then(|| unsafe { self.base.add(pa as usize).cast() })
     }
@@ -245,14 +296,16 @@ impl GuestRam {
     #[must_use]
     pub fn read_u32(&self, pa: u64) -> u32 {
         // SAFETY: aligned and inside the mapping, accessed atomically only.
-        self.aligned::<AtomicU32>(pa).map_or(u32::MAX, |p| unsafe { p.as_ref() }.load(Ordering::Relaxed))
+        self.aligned::<AtomicU32>(pa)
+            .map_or(u32::MAX, |p| unsafe { p.as_ref() }.load(Ordering::Relaxed))
     }
 
     /// An aligned 64-bit word; all ones outside RAM.
     #[must_use]
     pub fn read_u64(&self, pa: u64) -> u64 {
         // SAFETY: aligned and inside the mapping, accessed atomically only.
-        self.aligned::<AtomicU64>(pa).map_or(u64::MAX, |p| unsafe { p.as_ref() }.load(Ordering::Relaxed))
+        self.aligned::<AtomicU64>(pa)
+            .map_or(u64::MAX, |p| unsafe { p.as_ref() }.load(Ordering::Relaxed))
     }
 
     /// Atomically sets bits of an aligned 32-bit word (page-table A and D bits).
@@ -273,8 +326,14 @@ impl Drop for GuestRam {
 
 impl crate::linux::GuestMemory for GuestRam {
     fn write(&self, pa: u64, data: &[u8]) -> Result<(), crate::linux::OutOfMemory> {
-        if pa.checked_add(data.len() as u64).is_none_or(|end| end > self.size) {
-            return Err(crate::linux::OutOfMemory { pa, len: data.len() as u64 });
+        if pa
+            .checked_add(data.len() as u64)
+            .is_none_or(|end| end > self.size)
+        {
+            return Err(crate::linux::OutOfMemory {
+                pa,
+                len: data.len() as u64,
+            });
         }
         self.write_unwatched(pa, data);
         Ok(())

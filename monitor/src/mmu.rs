@@ -22,7 +22,11 @@ struct FetchEntry {
     global: bool,
 }
 
-const EMPTY_FETCH: FetchEntry = FetchEntry { tag: u64::MAX, phys: 0, global: false };
+const EMPTY_FETCH: FetchEntry = FetchEntry {
+    tag: u64::MAX,
+    phys: 0,
+    global: false,
+};
 
 /// What a window miss came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +92,25 @@ impl Mmu {
         })
     }
 
-    fn walk(&self, st: &GuestState, lin: u32, access: Access, who: Privilege, commit: bool) -> Result<Page, Fault> {
-        let mut page = walk(st, &self.ram, lin, Walk { access, who, commit }, self.phys_bits)?;
+    fn walk(
+        &self,
+        st: &GuestState,
+        lin: u32,
+        access: Access,
+        who: Privilege,
+        commit: bool,
+    ) -> Result<Page, Fault> {
+        let mut page = walk(
+            st,
+            &self.ram,
+            lin,
+            Walk {
+                access,
+                who,
+                commit,
+            },
+            self.phys_bits,
+        )?;
         page.phys &= self.a20_mask;
         Ok(page)
     }
@@ -107,11 +128,19 @@ impl Mmu {
         if e.tag == tag {
             return Ok((e.phys | offset, e.global));
         }
-        let who = if user { Privilege::User } else { Privilege::Supervisor };
+        let who = if user {
+            Privilege::User
+        } else {
+            Privilege::Supervisor
+        };
         self.stats.fetch_walks += 1;
         let p = self.walk(st, lin, Access::Execute, who, true)?;
         let phys = p.phys & !(PAGE_SIZE - 1);
-        self.fetch[slot] = FetchEntry { tag, phys, global: p.global };
+        self.fetch[slot] = FetchEntry {
+            tag,
+            phys,
+            global: p.global,
+        };
         Ok((phys | offset, p.global))
     }
 
@@ -119,7 +148,13 @@ impl Mmu {
     /// Returns the physical address.
     /// # Errors
     /// #PF.
-    pub fn resolve(&mut self, st: &mut GuestState, lin: u32, access: Access, who: Privilege) -> Result<u64, Fault> {
+    pub fn resolve(
+        &mut self,
+        st: &mut GuestState,
+        lin: u32,
+        access: Access,
+        who: Privilege,
+    ) -> Result<u64, Fault> {
         let p = self.walk(st, lin, access, who, true)?;
         if let Some(host) = self.ram.host_address(p.phys) {
             self.stats.tlb_fills += 1;
@@ -132,7 +167,11 @@ impl Mmu {
                 *entry = TlbEntry::empty(index);
             }
             entry.read = page;
-            entry.write = if p.writable && !watched { page } else { TlbEntry::invalid_tag(index) };
+            entry.write = if p.writable && !watched {
+                page
+            } else {
+                TlbEntry::invalid_tag(index)
+            };
             entry.delta = host.wrapping_sub(u64::from(lin));
         }
         Ok(p.phys)
@@ -141,7 +180,8 @@ impl Mmu {
     /// The host address of a linear byte if the soft TLB has it for this access.
     #[must_use]
     pub fn probe_tlb(st: &GuestState, lin: u32, write: bool, who: Privilege) -> Option<u64> {
-        let entry = &st.tlb[usize::from(who == Privilege::User)][(lin >> 12) as usize & (TLB_ENTRIES - 1)];
+        let entry =
+            &st.tlb[usize::from(who == Privilege::User)][(lin >> 12) as usize & (TLB_ENTRIES - 1)];
         let tag = if write { entry.write } else { entry.read };
         (tag == lin & !0xfff).then(|| entry.delta.wrapping_add(u64::from(lin)))
     }
@@ -167,7 +207,11 @@ impl Mmu {
         }
         if st.cr0 & cr0::PG == 0 {
             self.stats.window_misses += 1;
-            return match if self.a20_mask == u64::MAX { self.window.map_identity(&self.ram) } else { self.map_page(lin, &page) } {
+            return match if self.a20_mask == u64::MAX {
+                self.window.map_identity(&self.ram)
+            } else {
+                self.map_page(lin, &page)
+            } {
                 Ok(()) => Miss::Mapped,
                 Err(_) => Miss::Unmappable,
             };
@@ -177,7 +221,15 @@ impl Mmu {
         }
         self.stats.window_misses += 1;
         let (start, phys, len) = self.extend(st, lin, &page);
-        match self.window.map(&self.ram, start, phys, len, page.size, page.writable, page.global) {
+        match self.window.map(
+            &self.ram,
+            start,
+            phys,
+            len,
+            page.size,
+            page.writable,
+            page.global,
+        ) {
             Ok(()) => Miss::Mapped,
             Err(_) => {
                 // Out of host mappings: drop all, then the single page.
@@ -193,7 +245,15 @@ impl Mmu {
     fn map_page(&mut self, lin: u32, page: &Page) -> io::Result<()> {
         let lin = u64::from(lin) & !(PAGE_SIZE - 1);
         let phys = page.phys & !(PAGE_SIZE - 1);
-        self.window.map(&self.ram, lin, phys, PAGE_SIZE, PAGE_SIZE, page.writable, page.global)
+        self.window.map(
+            &self.ram,
+            lin,
+            phys,
+            PAGE_SIZE,
+            PAGE_SIZE,
+            page.writable,
+            page.global,
+        )
     }
 
     /// The largest physically contiguous run around `lin` whose pages have the same rights and
@@ -207,7 +267,18 @@ impl Mmu {
             if self.window.is_mapped(l) {
                 return None;
             }
-            let p = walk(st, &self.ram, l as u32, Walk { access: Access::Read, who: Privilege::Supervisor, commit: false }, self.phys_bits).ok()?;
+            let p = walk(
+                st,
+                &self.ram,
+                l as u32,
+                Walk {
+                    access: Access::Read,
+                    who: Privilege::Supervisor,
+                    commit: false,
+                },
+                self.phys_bits,
+            )
+            .ok()?;
             let ok = !p.user
                 && p.size == page.size
                 && p.writable == page.writable
@@ -217,22 +288,34 @@ impl Mmu {
                 && p.phys + p.size <= self.ram.size();
             ok.then_some(p.size)
         };
-        let (mut start, mut start_phys, mut end, mut end_phys) = (lin, phys, lin + size, phys + size);
+        let (mut start, mut start_phys, mut end, mut end_phys) =
+            (lin, phys, lin + size, phys + size);
         // A large page may reach beyond RAM or over the VGA hole: take only what is RAM.
-        if end_phys > self.ram.size() || (start_phys < crate::memory::VGA_HOLE.end && end_phys > crate::memory::VGA_HOLE.start) {
+        if end_phys > self.ram.size()
+            || (start_phys < crate::memory::VGA_HOLE.end
+                && end_phys > crate::memory::VGA_HOLE.start)
+        {
             return self.clip(lin, phys, size, page);
         }
         while end - lin < REACH && end < 1 << 32 {
             let Some(s) = same(end, end_phys) else { break };
-            if end_phys < crate::memory::VGA_HOLE.end && end_phys + s > crate::memory::VGA_HOLE.start {
+            if end_phys < crate::memory::VGA_HOLE.end
+                && end_phys + s > crate::memory::VGA_HOLE.start
+            {
                 break;
             }
             end += s;
             end_phys += s;
         }
         while lin - start < REACH && start >= PAGE_SIZE && start_phys >= PAGE_SIZE {
-            let Some(s) = same(start - PAGE_SIZE, start_phys - PAGE_SIZE) else { break };
-            if s > start_phys || s > start || (start_phys - s < crate::memory::VGA_HOLE.end && start_phys > crate::memory::VGA_HOLE.start) {
+            let Some(s) = same(start - PAGE_SIZE, start_phys - PAGE_SIZE) else {
+                break;
+            };
+            if s > start_phys
+                || s > start
+                || (start_phys - s < crate::memory::VGA_HOLE.end
+                    && start_phys > crate::memory::VGA_HOLE.start)
+            {
                 break;
             }
             start -= s;
@@ -286,7 +369,8 @@ impl Mmu {
                 tlb[index] = TlbEntry::empty(index);
             }
         }
-        self.window.unmap_range(u64::from(lin) & !(PAGE_SIZE - 1), PAGE_SIZE);
+        self.window
+            .unmap_range(u64::from(lin) & !(PAGE_SIZE - 1), PAGE_SIZE);
         // The page may have been part of a large one.
         self.fetch.fill(EMPTY_FETCH);
     }
@@ -297,10 +381,14 @@ impl Mmu {
             return;
         }
         self.window.protect_physical(phys, false);
-        let Some(host) = self.ram.host_address(phys & !(PAGE_SIZE - 1)) else { return };
+        let Some(host) = self.ram.host_address(phys & !(PAGE_SIZE - 1)) else {
+            return;
+        };
         for tlb in &mut st.tlb {
             for (i, e) in tlb.iter_mut().enumerate() {
-                if e.write != TlbEntry::invalid_tag(i) && e.delta.wrapping_add(u64::from(e.write)) == host {
+                if e.write != TlbEntry::invalid_tag(i)
+                    && e.delta.wrapping_add(u64::from(e.write)) == host
+                {
                     e.write = TlbEntry::invalid_tag(i);
                 }
             }

@@ -66,9 +66,22 @@ struct Entry {
 /// Walks the tables for `lin`. `phys_bits` is the width of physical addresses.
 /// # Errors
 /// The page fault that the access raises.
-pub fn walk(st: &GuestState, ram: &GuestRam, lin: u32, walk: Walk, phys_bits: u32) -> Result<Page, Fault> {
+pub fn walk(
+    st: &GuestState,
+    ram: &GuestRam,
+    lin: u32,
+    walk: Walk,
+    phys_bits: u32,
+) -> Result<Page, Fault> {
     if st.cr0 & cr0::PG == 0 {
-        return Ok(Page { phys: u64::from(lin), size: 0, user: true, writable: true, may_write: true, global: true });
+        return Ok(Page {
+            phys: u64::from(lin),
+            size: 0,
+            user: true,
+            writable: true,
+            may_write: true,
+            global: true,
+        });
     }
     let nx_on = st.cr4 & cr4::PAE != 0 && st.msr.efer & efer::NXE != 0;
     let fault = |extra: u32| {
@@ -93,7 +106,10 @@ pub fn walk(st: &GuestState, ram: &GuestRam, lin: u32, walk: Walk, phys_bits: u3
         let reserved = (!0u64 << phys_bits) & !pte::NX | if nx_on { 0 } else { pte::NX };
         let pd = pdpte & 0x000f_ffff_ffff_f000;
         let at = pd + u64::from((lin >> 21) & 0x1ff) * 8;
-        levels[0] = Entry { at, value: ram.read_u64(at) };
+        levels[0] = Entry {
+            at,
+            value: ram.read_u64(at),
+        };
         let pde = levels[0].value;
         if pde & pte::P == 0 {
             return Err(fault(0));
@@ -178,7 +194,11 @@ pub fn walk(st: &GuestState, ram: &GuestRam, lin: u32, walk: Walk, phys_bits: u3
     }
     let dirty = leaf.value & pte::D != 0 || (walk.commit && wants_dirty);
     let frame = leaf.value & 0x000f_ffff_ffff_f000 & !(size - 1);
-    let frame = if st.cr4 & cr4::PAE == 0 { frame & 0xffff_ffff } else { frame };
+    let frame = if st.cr4 & cr4::PAE == 0 {
+        frame & 0xffff_ffff
+    } else {
+        frame
+    };
     Ok(Page {
         phys: frame | (u64::from(lin) & (size - 1)),
         size,

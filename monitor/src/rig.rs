@@ -61,18 +61,38 @@ impl Rig {
     /// When the host refuses memory or signal handlers.
     pub fn new(memory: u64, form: Form) -> io::Result<Self> {
         let clock = Arc::new(VmClock::new());
-        let board = Board::new(BoardConfig { memory, serial_ports: 1, ..BoardConfig::default() }, Arc::clone(&clock));
+        let board = Board::new(
+            BoardConfig {
+                memory,
+                serial_ports: 1,
+                ..BoardConfig::default()
+            },
+            Arc::clone(&clock),
+        );
         let ram = Arc::new(GuestRam::new(memory)?);
-        let engine = if form == Form::Step { EngineKind::Step } else { EngineKind::Bt };
-        let mut vcpu =
-            Vcpu::new(Arc::clone(&ram), Arc::new(Mutex::new(board)), clock, CpuModel::host_default(), engine)?;
+        let engine = if form == Form::Step {
+            EngineKind::Step
+        } else {
+            EngineKind::Bt
+        };
+        let mut vcpu = Vcpu::new(
+            Arc::clone(&ram),
+            Arc::new(Mutex::new(board)),
+            clock,
+            CpuModel::host_default(),
+            engine,
+        )?;
         let registration = vcpu.attach_thread()?;
         let (st, core) = vcpu.parts_mut();
         core.capture = Some(Captured::default());
         st.cr0 = cr0::PE | cr0::ET | cr0::NE | cr0::MP | cr0::WP;
         st.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
         st.xcr0 = core.model.xcr0_bits();
-        let mut rig = Self { vcpu, ram, _registration: registration };
+        let mut rig = Self {
+            vcpu,
+            ram,
+            _registration: registration,
+        };
         rig.set_flat(if form == Form::Window { 0 } else { 3 }, true);
         Ok(rig)
     }
@@ -91,7 +111,14 @@ impl Rig {
         };
         st.cpl = cpl;
         for reg in SegReg::ALL {
-            st.set_segment(reg, if reg == SegReg::Cs { flat(8, 0xb) } else { flat(16, 3) });
+            st.set_segment(
+                reg,
+                if reg == SegReg::Cs {
+                    flat(8, 0xb)
+                } else {
+                    flat(16, 3)
+                },
+            );
         }
         st.set_eflags(eflags::FIXED | eflags::IF);
     }
@@ -103,10 +130,14 @@ impl Rig {
         let rights = if user { 0x67 } else { 0x63 };
         let directory = self.ram.size() - PAGE_SIZE;
         let tables = self.ram.size().div_ceil(4 << 20);
-        let contains = |list: &[Range<u32>], at: u64| list.iter().any(|r| u64::from(r.start) <= at && at < u64::from(r.end));
+        let contains = |list: &[Range<u32>], at: u64| {
+            list.iter()
+                .any(|r| u64::from(r.start) <= at && at < u64::from(r.end))
+        };
         for t in 0..tables {
             let table = directory - (t + 1) * PAGE_SIZE;
-            self.ram.write_unwatched(directory + t * 4, &((table | rights) as u32).to_le_bytes());
+            self.ram
+                .write_unwatched(directory + t * 4, &((table | rights) as u32).to_le_bytes());
             for p in 0..1024u64 {
                 let at = (t << 22) + (p << 12);
                 let mut entry = at | rights;
@@ -115,7 +146,8 @@ impl Rig {
                 } else if contains(read_only, at) {
                     entry &= !2;
                 }
-                self.ram.write_unwatched(table + p * 4, &(entry as u32).to_le_bytes());
+                self.ram
+                    .write_unwatched(table + p * 4, &(entry as u32).to_le_bytes());
             }
         }
         let (st, core) = self.vcpu.parts_mut();
@@ -190,11 +222,15 @@ mod tests {
     fn a_loop_with_a_call_runs_in_every_form() {
         // mov ecx,10; xor eax,eax; l: call f; dec ecx; jnz l; int3; f: add eax,ecx; ret
         let code = [
-            0xb9, 10, 0, 0, 0, 0x31, 0xc0, 0xe8, 4, 0, 0, 0, 0x49, 0x75, 0xf8, 0xcc, 0x01, 0xc8, 0xc3,
+            0xb9, 10, 0, 0, 0, 0x31, 0xc0, 0xe8, 4, 0, 0, 0, 0x49, 0x75, 0xf8, 0xcc, 0x01, 0xc8,
+            0xc3,
         ];
         for form in [Form::Window, Form::Soft, Form::Step] {
             let (rig, stop) = run(form, &code);
-            assert!(matches!(stop, RigStop::Event(Event::Software { vector: 3, .. })), "{form:?}: {stop:?}");
+            assert!(
+                matches!(stop, RigStop::Event(Event::Software { vector: 3, .. })),
+                "{form:?}: {stop:?}"
+            );
             assert_eq!(rig.state().reg32(0), 55, "{form:?}");
         }
     }
@@ -217,7 +253,9 @@ mod tests {
     #[test]
     fn code_that_changes_itself_runs_the_new_code() {
         // mov byte [CODE+8], 2 ; mov eax, 1 (imm at +8) ; int3
-        let code = [0xc6, 0x05, 0x08, 0x00, 0x40, 0x00, 0x02, 0xb8, 1, 0, 0, 0, 0xcc];
+        let code = [
+            0xc6, 0x05, 0x08, 0x00, 0x40, 0x00, 0x02, 0xb8, 1, 0, 0, 0, 0xcc,
+        ];
         for form in [Form::Window, Form::Soft, Form::Step] {
             let (rig, stop) = run(form, &code);
             assert!(matches!(stop, RigStop::Event(_)), "{form:?}: {stop:?}");

@@ -18,14 +18,26 @@ impl Report {
         let m = &core.mmu.stats;
         let w = &core.mmu.window.stats;
         let named = |counts: &mut dyn Iterator<Item = (iced_x86::Mnemonic, u64)>| {
-            let mut list: Vec<_> = counts.map(|(k, v)| (format!("{k:?}").to_lowercase(), v)).collect();
+            let mut list: Vec<_> = counts
+                .map(|(k, v)| (format!("{k:?}").to_lowercase(), v))
+                .collect();
             list.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
             Value::Object(list.into_iter().map(|(k, v)| (k, json!(v))).collect())
         };
         let numbered = |list: &[u64]| {
-            Value::Object(list.iter().enumerate().filter(|(_, v)| **v > 0).map(|(i, v)| (i.to_string(), json!(v))).collect())
+            Value::Object(
+                list.iter()
+                    .enumerate()
+                    .filter(|(_, v)| **v > 0)
+                    .map(|(i, v)| (i.to_string(), json!(v)))
+                    .collect(),
+            )
         };
-        let mut adapted: Vec<String> = core.translator.adapted_sites().map(|p| format!("{p:#x}")).collect();
+        let mut adapted: Vec<String> = core
+            .translator
+            .adapted_sites()
+            .map(|p| format!("{p:#x}"))
+            .collect();
         adapted.sort();
         let ns = t.time.as_nanos() as u64;
         Self(json!({
@@ -76,7 +88,11 @@ fn table(f: &mut fmt::Formatter<'_>, prefix: &str, value: &Value) -> fmt::Result
     match value {
         Value::Object(map) => {
             for (key, v) in map {
-                let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                let name = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 table(f, &name, v)?;
             }
             Ok(())

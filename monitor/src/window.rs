@@ -75,7 +75,14 @@ impl Window {
         }
         let reservation = p as u64;
         let base = (reservation + GUARD).next_multiple_of(SPAN);
-        Ok(Self { reservation, reserved, base, fd: ram.fd(), runs: BTreeMap::new(), stats: WindowStats::default() })
+        Ok(Self {
+            reservation,
+            reserved,
+            base,
+            fd: ram.fd(),
+            runs: BTreeMap::new(),
+            stats: WindowStats::default(),
+        })
     }
 
     /// Host address of linear address 0; a multiple of 4 GiB.
@@ -105,7 +112,10 @@ impl Window {
     /// True if linear address `lin` is in a mapping.
     #[must_use]
     pub fn is_mapped(&self, lin: u64) -> bool {
-        self.runs.range(..=lin).next_back().is_some_and(|(start, r)| lin < start + r.len)
+        self.runs
+            .range(..=lin)
+            .next_back()
+            .is_some_and(|(start, r)| lin < start + r.len)
     }
 
     /// Maps `len` bytes of RAM at `phys` to linear address `lin` (all page aligned), replacing
@@ -130,14 +140,30 @@ impl Window {
         let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         // SAFETY: a fixed mapping inside our own reservation (lin + len <= 4 GiB).
         let p = unsafe {
-            libc::mmap((self.base + lin) as *mut _, len as usize, prot, libc::MAP_SHARED | libc::MAP_FIXED, self.fd, phys as i64)
+            libc::mmap(
+                (self.base + lin) as *mut _,
+                len as usize,
+                prot,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                self.fd,
+                phys as i64,
+            )
         };
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         self.stats.maps += 1;
         self.stats.pages += len / PAGE_SIZE;
-        self.runs.insert(lin, Run { phys, len, page: page.max(PAGE_SIZE), writable, global });
+        self.runs.insert(
+            lin,
+            Run {
+                phys,
+                len,
+                page: page.max(PAGE_SIZE),
+                writable,
+                global,
+            },
+        );
         if writable {
             let mut page = 0;
             while page < len {
@@ -155,7 +181,11 @@ impl Window {
         self.stats.protects += 1;
         // SAFETY: a page inside our own reservation.
         let r = unsafe { libc::mprotect((self.base + lin) as *mut _, PAGE_SIZE as usize, prot) };
-        if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if r < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes every mapping of the physical page `phys` read-only or, where its run is writable,
@@ -205,10 +235,23 @@ impl Window {
             self.runs.remove(&start);
             self.unmap_host(from, to - from);
             if to < end {
-                self.runs.insert(to, Run { phys: run.phys + (to - start), len: end - to, ..run });
+                self.runs.insert(
+                    to,
+                    Run {
+                        phys: run.phys + (to - start),
+                        len: end - to,
+                        ..run
+                    },
+                );
             }
             if from > start {
-                self.runs.insert(start, Run { len: from - start, ..run });
+                self.runs.insert(
+                    start,
+                    Run {
+                        len: from - start,
+                        ..run
+                    },
+                );
             } else if from == 0 {
                 return;
             }
@@ -225,7 +268,12 @@ impl Window {
 
     /// Drops the mappings that do not survive a CR3 load.
     pub fn clear_non_global(&mut self) {
-        let dead: Vec<(u64, u64)> = self.runs.iter().filter(|(_, r)| !r.global).map(|(&l, r)| (l, r.len)).collect();
+        let dead: Vec<(u64, u64)> = self
+            .runs
+            .iter()
+            .filter(|(_, r)| !r.global)
+            .map(|(&l, r)| (l, r.len))
+            .collect();
         for (lin, len) in dead {
             self.runs.remove(&lin);
             self.unmap_host(lin, len);
@@ -239,7 +287,15 @@ impl Window {
         let low = VGA_HOLE.start.min(ram.size());
         self.map(ram, 0, 0, low, PAGE_SIZE, true, true)?;
         if ram.size() > VGA_HOLE.end {
-            self.map(ram, VGA_HOLE.end, VGA_HOLE.end, ram.size() - VGA_HOLE.end, PAGE_SIZE, true, true)?;
+            self.map(
+                ram,
+                VGA_HOLE.end,
+                VGA_HOLE.end,
+                ram.size() - VGA_HOLE.end,
+                PAGE_SIZE,
+                true,
+                true,
+            )?;
         }
         Ok(())
     }

@@ -48,7 +48,12 @@ impl HostMem {
     /// A field of `GuestState`.
     #[must_use]
     pub const fn state(offset: i32) -> Self {
-        Self { base: Some(reg::R15), index: None, disp: offset, window: false }
+        Self {
+            base: Some(reg::R15),
+            index: None,
+            disp: offset,
+            window: false,
+        }
     }
     /// True if encoding it needs a REX prefix.
     #[must_use]
@@ -124,7 +129,11 @@ impl CodeBuf {
     }
 
     fn cur(&mut self) -> &mut Vec<u8> {
-        if self.in_cold { &mut self.cold } else { &mut self.hot }
+        if self.in_cold {
+            &mut self.cold
+        } else {
+            &mut self.hot
+        }
     }
 
     /// Switches the half that emission goes to; returns the previous one.
@@ -143,7 +152,11 @@ impl CodeBuf {
     /// Offset of the next byte within its half.
     #[must_use]
     pub fn pos(&self) -> u32 {
-        (if self.in_cold { self.cold.len() } else { self.hot.len() }) as u32
+        (if self.in_cold {
+            self.cold.len()
+        } else {
+            self.hot.len()
+        }) as u32
     }
 
     /// Bytes in the hot half.
@@ -335,7 +348,9 @@ impl CodeBuf {
                 match index {
                     None if b & 7 != 4 => self.bytes(&[mode | r | (b & 7)]),
                     None => self.bytes(&[mode | r | 4, 0x24]),
-                    Some((i, s)) => self.bytes(&[mode | r | 4, scale(s) | ((i & 7) << 3) | (b & 7)]),
+                    Some((i, s)) => {
+                        self.bytes(&[mode | r | 4, scale(s) | ((i & 7) << 3) | (b & 7)])
+                    }
                 }
                 match mode {
                     0x40 => self.bytes(&[m.disp as u8]),
@@ -379,7 +394,15 @@ impl CodeBuf {
     }
     /// `lea reg32, [reg + n]`.
     pub fn add_const(&mut self, reg: u8, n: i32) {
-        self.lea32(reg, HostMem { base: Some(reg), index: None, disp: n, window: false });
+        self.lea32(
+            reg,
+            HostMem {
+                base: Some(reg),
+                index: None,
+                disp: n,
+                window: false,
+            },
+        );
     }
     /// `mov dst, src` between registers.
     pub fn mov_rr(&mut self, width: Width, dst: u8, src: u8) {
@@ -399,7 +422,10 @@ impl CodeBuf {
         if rex != 0 {
             self.bytes(&[rex]);
         }
-        self.bytes(&[if width == Width::B1 { 0x88 } else { 0x89 }, 0xc0 | ((src & 7) << 3) | (dst & 7)]);
+        self.bytes(&[
+            if width == Width::B1 { 0x88 } else { 0x89 },
+            0xc0 | ((src & 7) << 3) | (dst & 7),
+        ]);
     }
     /// `movzx dst32, src16`.
     pub fn movzx16(&mut self, dst: u8, src: u8) {

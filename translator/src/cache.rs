@@ -155,7 +155,9 @@ impl Translator {
         let mut finished = Vec::new();
         buf.finish(base, &mut finished);
         if !memory.write(0, &finished) {
-            return Err(io::Error::other("the code cache is smaller than its fixed code"));
+            return Err(io::Error::other(
+                "the code cache is smaller than its fixed code",
+            ));
         }
         Ok(Self {
             used: finished.len().next_multiple_of(64),
@@ -225,13 +227,15 @@ impl Translator {
     /// Host address of a unit's entry for direct jumps.
     #[must_use]
     pub fn body(&self, unit: UnitId) -> u64 {
-        self.memory.address(self.units[unit.0 as usize].body as usize)
+        self.memory
+            .address(self.units[unit.0 as usize].body as usize)
     }
 
     /// Host address of a unit's entry for indirect jumps.
     #[must_use]
     pub fn indirect_entry(&self, unit: UnitId) -> u64 {
-        self.memory.address(self.units[unit.0 as usize].indirect as usize)
+        self.memory
+            .address(self.units[unit.0 as usize].indirect as usize)
     }
 
     /// The second physical page of a unit that crosses a page boundary.
@@ -278,7 +282,10 @@ impl Translator {
         self.forget_once();
         let id = self.emit(source)?;
         self.by_key.insert(source.key, id);
-        self.by_page.entry(source.key.phys / PAGE_SIZE).or_default().push(id);
+        self.by_page
+            .entry(source.key.phys / PAGE_SIZE)
+            .or_default()
+            .push(id);
         if let Some(page) = self.units[id.0 as usize].second_page {
             self.by_page.entry(page / PAGE_SIZE).or_default().push(id);
         }
@@ -314,16 +321,34 @@ impl Translator {
     fn emit(&mut self, source: &Source<'_>) -> Result<UnitId, ScanError> {
         let started = self.timed.then(Instant::now);
         let mode = source.key.mode;
-        let limit = if mode.is_single_instruction() || !source.chain { 1 } else { MAX_INSTRUCTIONS };
+        let limit = if mode.is_single_instruction() || !source.chain {
+            1
+        } else {
+            MAX_INSTRUCTIONS
+        };
         let first_page = (PAGE_SIZE - (source.key.phys & (PAGE_SIZE - 1))) as usize;
         let in_page = source.bytes.len().min(first_page);
-        let attempt = scan(&source.bytes[..in_page], source.key.eip, mode.code32(), limit, &self.table, &mut self.scanned);
+        let attempt = scan(
+            &source.bytes[..in_page],
+            source.key.eip,
+            mode.code32(),
+            limit,
+            &self.table,
+            &mut self.scanned,
+        );
         let mut crosses = false;
         if attempt.is_err() {
             if in_page == source.bytes.len() {
                 return Err(ScanError::NeedMoreBytes);
             }
-            scan(source.bytes, source.key.eip, mode.code32(), 1, &self.table, &mut self.scanned)?;
+            scan(
+                source.bytes,
+                source.key.eip,
+                mode.code32(),
+                1,
+                &self.table,
+                &mut self.scanned,
+            )?;
             crosses = true;
         }
         let unit_info = UnitInfo {
@@ -337,8 +362,14 @@ impl Translator {
             chain: source.chain && !mode.is_single_instruction(),
             chain_pages: source.chain_pages,
         };
-        let mut lower =
-            Lower::new(&mut self.scratch, &self.stubs, &mut self.encoder, &mut self.info, &self.table, unit_info);
+        let mut lower = Lower::new(
+            &mut self.scratch,
+            &self.stubs,
+            &mut self.encoder,
+            &mut self.info,
+            &self.table,
+            unit_info,
+        );
         let entries = lower.run(&self.scanned);
         let id = UnitId(self.units.len() as u32);
         let start = self.used;
@@ -349,10 +380,17 @@ impl Translator {
         self.used = (start + self.finished.len()).next_multiple_of(16);
 
         let hot = self.scratch.buf.hot_len();
-        let at = |half: Half, pos: u32| start as u32 + pos + if half == Half::Cold { hot } else { 0 };
+        let at =
+            |half: Half, pos: u32| start as u32 + pos + if half == Half::Cold { hot } else { 0 };
         // Hot marks first, then cold ones: each list is already in order.
         for half in [Half::Hot, Half::Cold] {
-            self.marks.extend(self.scratch.marks.iter().filter(|m| m.0 == half).map(|m| (at(m.0, m.1), m.2)));
+            self.marks.extend(
+                self.scratch
+                    .marks
+                    .iter()
+                    .filter(|m| m.0 == half)
+                    .map(|m| (at(m.0, m.1), m.2)),
+            );
         }
         self.sites.extend_from_slice(&self.scratch.sites);
         let first_link = self.links.len() as u32;
@@ -361,7 +399,13 @@ impl Translator {
             if l.cross {
                 self.cross_links.push(self.links.len() as u32);
             }
-            self.links.push(Link { from: id, field: at(l.half, l.at), stub, target_eip: l.target, to: None });
+            self.links.push(Link {
+                from: id,
+                field: at(l.half, l.at),
+                stub,
+                target_eip: l.target,
+                to: None,
+            });
         }
         let len: u32 = self.scanned.iter().map(|s| s.insn.len() as u32).sum();
         let instructions = self.scanned.len() as u32;
@@ -398,8 +442,13 @@ impl Translator {
 
     /// Patches a link to jump straight to `to`.
     pub fn link(&mut self, link: u32, to: UnitId) {
-        let Some(l) = self.links.get_mut(link as usize) else { return };
-        if l.to.is_some() || !self.units[l.from.0 as usize].alive || !self.units[to.0 as usize].alive {
+        let Some(l) = self.links.get_mut(link as usize) else {
+            return;
+        };
+        if l.to.is_some()
+            || !self.units[l.from.0 as usize].alive
+            || !self.units[to.0 as usize].alive
+        {
             return;
         }
         l.to = Some(to);
@@ -415,16 +464,24 @@ impl Translator {
         self.forget_once(); // its place must not be given back after this
         // Otherwise the jump would lie behind a unit for one use and be overwritten with it.
         self.forget_once();
-        let Some(l) = self.links.get(link as usize) else { return };
+        let Some(l) = self.links.get(link as usize) else {
+            return;
+        };
         let (field, eip, start) = (l.field, l.target_eip, self.used as u32);
         let mut buf = CodeBuf::default();
         buf.mov_imm(crate::asm::reg::R13, eip);
         let slot = prelude::jump_cache_off(table) + (eip & 0xffff) as i32 * 8;
-        buf.op_mem(crate::asm::Width::B4, &[0xff], 4, &crate::asm::HostMem::state(slot));
+        buf.op_mem(
+            crate::asm::Width::B4,
+            &[0xff],
+            4,
+            &crate::asm::HostMem::state(slot),
+        );
         buf.finish(0, &mut self.finished);
         if self.memory.write(start as usize, &self.finished) {
             self.used = (self.used + self.finished.len()).next_multiple_of(16);
-            self.memory.write(field as usize, &start.wrapping_sub(field + 4).to_le_bytes());
+            self.memory
+                .write(field as usize, &start.wrapping_sub(field + 4).to_le_bytes());
         }
     }
 
@@ -468,13 +525,17 @@ impl Translator {
     /// Whether translations exist for the physical page of `phys`.
     #[must_use]
     pub fn page_has_code(&self, phys: u64) -> bool {
-        self.by_page.get(&(phys / PAGE_SIZE)).is_some_and(|v| !v.is_empty())
+        self.by_page
+            .get(&(phys / PAGE_SIZE))
+            .is_some_and(|v| !v.is_empty())
     }
 
     /// Drops the units that overlap `len` bytes at `phys` (within one page); true if any was.
     pub fn invalidate(&mut self, st: &mut GuestState, phys: u64, len: u64) -> bool {
         let page = phys / PAGE_SIZE;
-        let Some(mut list) = self.by_page.remove(&page) else { return false };
+        let Some(mut list) = self.by_page.remove(&page) else {
+            return false;
+        };
         let mut any = false;
         list.retain(|&id| {
             let u = &self.units[id.0 as usize];
@@ -529,12 +590,22 @@ impl Translator {
     #[must_use]
     pub fn locate(&self, host: u64) -> Option<Location> {
         let offset = u32::try_from(host.checked_sub(self.memory.address(0))?).ok()?;
-        let unit = self.units.partition_point(|u| u.start <= offset).checked_sub(1)?;
-        let mark = self.marks.partition_point(|m| m.0 <= offset).checked_sub(1)?;
+        let unit = self
+            .units
+            .partition_point(|u| u.start <= offset)
+            .checked_sub(1)?;
+        let mark = self
+            .marks
+            .partition_point(|m| m.0 <= offset)
+            .checked_sub(1)?;
         let u = &self.units[unit];
         let eip = self.marks[mark].1;
         let delta = u64::from(eip.wrapping_sub(u.key.eip));
-        Some(Location { unit: UnitId(unit as u32), eip, phys: u.key.phys + delta })
+        Some(Location {
+            unit: UnitId(unit as u32),
+            eip,
+            phys: u.key.phys + delta,
+        })
     }
 
     /// Makes the instruction at `phys` use the adapted form from now on; drops its translations.
@@ -561,7 +632,10 @@ impl Translator {
     pub fn code(&self, unit: UnitId) -> Vec<u8> {
         let i = unit.0 as usize;
         let start = self.units[i].start as usize;
-        let end = self.units.get(i + 1).map_or(self.used, |u| u.start as usize);
+        let end = self
+            .units
+            .get(i + 1)
+            .map_or(self.used, |u| u.start as usize);
         self.memory.read(start, end - start)
     }
 }

@@ -1,7 +1,9 @@
 //! What each opcode is to the translator: one row per opcode, computed once from the decoder's own
 //! tables plus the exceptions that the architecture makes.
 
-use iced_x86::{Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{
+    Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
+};
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,14 @@ impl Table {
     /// Builds the table for a processor with `features`.
     #[must_use]
     pub fn new(features: &FeatureSet) -> Self {
-        Self(Code::values().map(|code| Row { class: class_of(code, features), unit: unit_of(code) }).collect())
+        Self(
+            Code::values()
+                .map(|code| Row {
+                    class: class_of(code, features),
+                    unit: unit_of(code),
+                })
+                .collect(),
+        )
     }
 
     /// The class of an instruction. Register forms of BT and the like are `Ident`.
@@ -114,13 +123,17 @@ impl Table {
         match self.0[insn.code() as usize].class {
             // 0F 0D is a hint with a memory operand only.
             Class::Nop
-                if matches!(insn.code(), Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D)
-                    && insn.op0_kind() == OpKind::Register =>
+                if matches!(
+                    insn.code(),
+                    Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D
+                ) && insn.op0_kind() == OpKind::Register =>
             {
                 Class::Undefined
             }
             Class::BitString if insn.op0_kind() == OpKind::Register => Class::Ident,
-            Class::Ident if insn.op_count() > 0 && insn.op0_register() == Register::ESP && is_rip(insn) => {
+            Class::Ident
+                if insn.op_count() > 0 && insn.op0_register() == Register::ESP && is_rip(insn) =>
+            {
                 Class::Undefined
             }
             class => class,
@@ -147,8 +160,21 @@ fn unit_of(code: Code) -> Unit {
     }
     if matches!(
         m,
-        M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchw | M::Prefetch | M::Sfence
-            | M::Lfence | M::Mfence | M::Pause | M::Movnti | M::Clflush | M::Clflushopt | M::Clwb | M::Crc32
+        M::Prefetchnta
+            | M::Prefetcht0
+            | M::Prefetcht1
+            | M::Prefetcht2
+            | M::Prefetchw
+            | M::Prefetch
+            | M::Sfence
+            | M::Lfence
+            | M::Mfence
+            | M::Pause
+            | M::Movnti
+            | M::Clflush
+            | M::Clflushopt
+            | M::Clwb
+            | M::Crc32
             | M::Popcnt
     ) {
         return Unit::Integer;
@@ -158,9 +184,20 @@ fn unit_of(code: Code) -> Unit {
         let this = match f {
             F::FPU | F::FPU287 | F::FPU287XL_ONLY | F::FPU387 | F::FPU387SL_ONLY => Unit::X87,
             F::MMX | F::D3NOW | F::D3NOWEXT => Unit::Mmx,
-            F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::SSE4A | F::AES | F::PCLMULQDQ
-            | F::SHA | F::GFNI => Unit::Sse,
-            F::AVX | F::AVX2 | F::F16C | F::FMA | F::FMA4 | F::XOP | F::VAES | F::VPCLMULQDQ => Unit::Avx,
+            F::SSE
+            | F::SSE2
+            | F::SSE3
+            | F::SSSE3
+            | F::SSE4_1
+            | F::SSE4_2
+            | F::SSE4A
+            | F::AES
+            | F::PCLMULQDQ
+            | F::SHA
+            | F::GFNI => Unit::Sse,
+            F::AVX | F::AVX2 | F::F16C | F::FMA | F::FMA4 | F::XOP | F::VAES | F::VPCLMULQDQ => {
+                Unit::Avx
+            }
             _ => continue,
         };
         unit = match (unit, this) {
@@ -183,8 +220,20 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
     }
     let m = code.mnemonic();
     match m {
-        M::Nop | M::Endbr32 | M::Endbr64 | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2
-        | M::Prefetchw | M::Prefetchwt1 | M::Prefetchit0 | M::Prefetchit1 | M::Prefetch | M::Cldemote | M::Reservednop => return Class::Nop,
+        M::Nop
+        | M::Endbr32
+        | M::Endbr64
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchw
+        | M::Prefetchwt1
+        | M::Prefetchit0
+        | M::Prefetchit1
+        | M::Prefetch
+        | M::Cldemote
+        | M::Reservednop => return Class::Nop,
         M::Lea => return Class::Lea,
         M::Cld | M::Std => return Class::Direction,
         M::Cli => return Class::Cli,
@@ -201,13 +250,30 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
         }
         M::Bt | M::Bts | M::Btr | M::Btc => {
             return match code {
-                Code::Bt_rm16_r16 | Code::Bt_rm32_r32 | Code::Bts_rm16_r16 | Code::Bts_rm32_r32
-                | Code::Btr_rm16_r16 | Code::Btr_rm32_r32 | Code::Btc_rm16_r16 | Code::Btc_rm32_r32 => Class::BitString,
+                Code::Bt_rm16_r16
+                | Code::Bt_rm32_r32
+                | Code::Bts_rm16_r16
+                | Code::Bts_rm32_r32
+                | Code::Btr_rm16_r16
+                | Code::Btr_rm32_r32
+                | Code::Btc_rm16_r16
+                | Code::Btc_rm32_r32 => Class::BitString,
                 _ => Class::Ident,
             };
         }
-        M::Movsb | M::Movsw | M::Stosb | M::Stosw | M::Stosd | M::Lodsb | M::Lodsw | M::Lodsd | M::Scasb | M::Scasw
-        | M::Scasd | M::Cmpsb | M::Cmpsw => return Class::String,
+        M::Movsb
+        | M::Movsw
+        | M::Stosb
+        | M::Stosw
+        | M::Stosd
+        | M::Lodsb
+        | M::Lodsw
+        | M::Lodsd
+        | M::Scasb
+        | M::Scasw
+        | M::Scasd
+        | M::Cmpsb
+        | M::Cmpsw => return Class::String,
         M::Movsd if code == Code::Movsd_m32_m32 => return Class::String,
         M::Cmpsd if code == Code::Cmpsd_m32_m32 => return Class::String,
         M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz => return Class::Loop,
@@ -219,16 +285,94 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
             Code::Mov_r32_tr | Code::Mov_tr_r32 => return Class::Undefined,
             _ => {}
         },
-        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::In | M::Out | M::Clts | M::Smsw | M::Lgdt | M::Lidt | M::Sgdt
-        | M::Sidt | M::Lldt | M::Sldt | M::Ltr | M::Str | M::Lar | M::Lsl | M::Verr | M::Verw | M::Arpl | M::Rdmsr
-        | M::Wrmsr | M::Aaa | M::Aas | M::Aam | M::Aad | M::Daa | M::Das | M::Salc | M::Pusha | M::Pushad | M::Popa
-        | M::Popad | M::Enter | M::Xlatb | M::Bound | M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs | M::Insb | M::Insw
-        | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Fxsave | M::Fxrstor | M::Xsave | M::Xsaveopt | M::Xsavec
-        | M::Xsaves | M::Xrstor | M::Xrstors | M::Fnsave | M::Fsave | M::Frstor | M::Fnstenv | M::Fstenv | M::Fldenv
-        | M::Xgetbv | M::Rdpid | M::Monitor | M::Mwait => return Class::Callout,
-        M::Hlt | M::Lmsw | M::Invlpg | M::Invd | M::Wbinvd | M::Int | M::Int1 | M::Int3 | M::Into | M::Iret | M::Iretd
-        | M::Sysenter | M::Sysexit | M::Syscall | M::Sysret | M::Ud0 | M::Ud1 | M::Ud2 | M::Xsetbv | M::Retf
-        | M::Rsm | M::Invpcid => return Class::CalloutEnd,
+        M::Cpuid
+        | M::Rdtsc
+        | M::Rdtscp
+        | M::Rdpmc
+        | M::In
+        | M::Out
+        | M::Clts
+        | M::Smsw
+        | M::Lgdt
+        | M::Lidt
+        | M::Sgdt
+        | M::Sidt
+        | M::Lldt
+        | M::Sldt
+        | M::Ltr
+        | M::Str
+        | M::Lar
+        | M::Lsl
+        | M::Verr
+        | M::Verw
+        | M::Arpl
+        | M::Rdmsr
+        | M::Wrmsr
+        | M::Aaa
+        | M::Aas
+        | M::Aam
+        | M::Aad
+        | M::Daa
+        | M::Das
+        | M::Salc
+        | M::Pusha
+        | M::Pushad
+        | M::Popa
+        | M::Popad
+        | M::Enter
+        | M::Xlatb
+        | M::Bound
+        | M::Lds
+        | M::Les
+        | M::Lss
+        | M::Lfs
+        | M::Lgs
+        | M::Insb
+        | M::Insw
+        | M::Insd
+        | M::Outsb
+        | M::Outsw
+        | M::Outsd
+        | M::Fxsave
+        | M::Fxrstor
+        | M::Xsave
+        | M::Xsaveopt
+        | M::Xsavec
+        | M::Xsaves
+        | M::Xrstor
+        | M::Xrstors
+        | M::Fnsave
+        | M::Fsave
+        | M::Frstor
+        | M::Fnstenv
+        | M::Fstenv
+        | M::Fldenv
+        | M::Xgetbv
+        | M::Rdpid
+        | M::Monitor
+        | M::Mwait => return Class::Callout,
+        M::Hlt
+        | M::Lmsw
+        | M::Invlpg
+        | M::Invd
+        | M::Wbinvd
+        | M::Int
+        | M::Int1
+        | M::Int3
+        | M::Into
+        | M::Iret
+        | M::Iretd
+        | M::Sysenter
+        | M::Sysexit
+        | M::Syscall
+        | M::Sysret
+        | M::Ud0
+        | M::Ud1
+        | M::Ud2
+        | M::Xsetbv
+        | M::Retf
+        | M::Rsm
+        | M::Invpcid => return Class::CalloutEnd,
         M::Maskmovq | M::Maskmovdqu => return Class::MaskMove,
         M::Vmaskmovdqu if features.has(CpuidFeature::AVX) => return Class::MaskMove,
         M::Jmpe | M::Loadall | M::Vmaskmovdqu => return Class::Undefined,
@@ -236,17 +380,39 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
     }
     match code.flow_control() {
         FlowControl::UnconditionalBranch => {
-            return if code.is_jmp_far() { Class::CalloutEnd } else { Class::Jump };
+            return if code.is_jmp_far() {
+                Class::CalloutEnd
+            } else {
+                Class::Jump
+            };
         }
         FlowControl::IndirectBranch => {
-            return if code.is_jmp_far_indirect() { Class::CalloutEnd } else { Class::JumpIndirect };
+            return if code.is_jmp_far_indirect() {
+                Class::CalloutEnd
+            } else {
+                Class::JumpIndirect
+            };
         }
         FlowControl::ConditionalBranch => {
-            return if code.is_jcc_short_or_near() { Class::JumpIf } else { Class::Undefined };
+            return if code.is_jcc_short_or_near() {
+                Class::JumpIf
+            } else {
+                Class::Undefined
+            };
         }
-        FlowControl::Call => return if code.is_call_far() { Class::CalloutEnd } else { Class::Call },
+        FlowControl::Call => {
+            return if code.is_call_far() {
+                Class::CalloutEnd
+            } else {
+                Class::Call
+            };
+        }
         FlowControl::IndirectCall => {
-            return if code.is_call_far_indirect() { Class::CalloutEnd } else { Class::CallIndirect };
+            return if code.is_call_far_indirect() {
+                Class::CalloutEnd
+            } else {
+                Class::CallIndirect
+            };
         }
         FlowControl::Return => {
             return match m {
@@ -267,8 +433,12 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
 }
 
 /// The six arithmetic flags, in the decoder's bit names.
-pub const ARITH_FLAGS: u32 =
-    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+pub const ARITH_FLAGS: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
 
 /// Flags an instruction certainly overwrites whatever its operands are at run time.
 #[must_use]
@@ -276,7 +446,16 @@ pub fn flags_killed(insn: &Instruction) -> u32 {
     use Mnemonic as M;
     match insn.mnemonic() {
         // A zero count leaves all flags alone.
-        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => {
+        M::Shl
+        | M::Sal
+        | M::Shr
+        | M::Sar
+        | M::Rol
+        | M::Ror
+        | M::Rcl
+        | M::Rcr
+        | M::Shld
+        | M::Shrd => {
             let last = insn.op_count() - 1;
             let by_one = insn.op_kind(last) == OpKind::Immediate8 && insn.immediate8() & 0x1f != 0;
             if by_one { insn.rflags_modified() } else { 0 }
@@ -291,12 +470,27 @@ pub fn flags_killed(insn: &Instruction) -> u32 {
 #[must_use]
 pub fn requires_alignment(insn: &Instruction) -> bool {
     use Mnemonic as M;
-    if !(0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory) || insn.memory_size().size() < 16 {
+    if !(0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory)
+        || insn.memory_size().size() < 16
+    {
         return false;
     }
     match insn.mnemonic() {
-        M::Vmovaps | M::Vmovapd | M::Vmovdqa | M::Vmovntdq | M::Vmovntps | M::Vmovntpd | M::Vmovntdqa => true,
-        M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Pcmpestri | M::Pcmpestrm | M::Pcmpistri | M::Pcmpistrm => false,
+        M::Vmovaps
+        | M::Vmovapd
+        | M::Vmovdqa
+        | M::Vmovntdq
+        | M::Vmovntps
+        | M::Vmovntpd
+        | M::Vmovntdqa => true,
+        M::Movups
+        | M::Movupd
+        | M::Movdqu
+        | M::Lddqu
+        | M::Pcmpestri
+        | M::Pcmpestrm
+        | M::Pcmpistri
+        | M::Pcmpistrm => false,
         // The SHA instructions look at the page first (measured); x87 operands have other sizes.
         _ => {
             insn.memory_size().size() == 16

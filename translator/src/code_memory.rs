@@ -37,8 +37,13 @@ impl CodeMemory {
         }
         let map = |prot| {
             // SAFETY: a new mapping at an address of the kernel's choice.
-            let p = unsafe { libc::mmap(core::ptr::null_mut(), size, prot, libc::MAP_SHARED, fd, 0) };
-            if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p) }
+            let p =
+                unsafe { libc::mmap(core::ptr::null_mut(), size, prot, libc::MAP_SHARED, fd, 0) };
+            if p == libc::MAP_FAILED {
+                Err(io::Error::last_os_error())
+            } else {
+                Ok(p)
+            }
         };
         let result = map(libc::PROT_READ | libc::PROT_EXEC)
             .and_then(|x| map(libc::PROT_READ | libc::PROT_WRITE).map(|w| (x, w)));
@@ -46,7 +51,12 @@ impl CodeMemory {
         unsafe { libc::close(fd) };
         let (x, w): (*mut c_void, *mut c_void) = result?;
         match (NonNull::new(x.cast()), NonNull::new(w.cast())) {
-            (Some(execute), Some(write)) => Ok(Self { execute, write, size, dirty: false }),
+            (Some(execute), Some(write)) => Ok(Self {
+                execute,
+                write,
+                size,
+                dirty: false,
+            }),
             _ => Err(io::Error::other("mmap returned a null address")),
         }
     }
@@ -65,12 +75,21 @@ impl CodeMemory {
 
     /// Copies code to `offset`; out-of-range writes are refused.
     pub fn write(&mut self, offset: usize, code: &[u8]) -> bool {
-        if offset.checked_add(code.len()).is_none_or(|end| end > self.size) {
+        if offset
+            .checked_add(code.len())
+            .is_none_or(|end| end > self.size)
+        {
             return false;
         }
         self.dirty = true;
         // SAFETY: the range was checked against the mapping; source and target do not overlap.
-        unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(offset), code.len()) };
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                code.as_ptr(),
+                self.write.as_ptr().add(offset),
+                code.len(),
+            )
+        };
         true
     }
 

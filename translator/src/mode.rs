@@ -39,12 +39,23 @@ impl Mode {
         m |= bit(st.sys_flags & eflags::TF != 0, Self::TF);
         m |= bit(st.cr0 & (cr0::EM | cr0::TS) != 0, Self::X87_TRAPS);
         m |= bit(st.cr0 & cr0::TS != 0, Self::TS);
-        m |= bit(st.cr0 & cr0::EM == 0 && st.cr4 & cr4::OSFXSR != 0, Self::SSE);
+        m |= bit(
+            st.cr0 & cr0::EM == 0 && st.cr4 & cr4::OSFXSR != 0,
+            Self::SSE,
+        );
         m |= bit(st.cr4 & cr4::OSXSAVE != 0 && st.xcr0 & 6 == 6, Self::AVX);
-        m |= bit(st.cr0 & (cr0::MP | cr0::TS) == cr0::MP | cr0::TS, Self::WAIT_TRAPS);
+        m |= bit(
+            st.cr0 & (cr0::MP | cr0::TS) == cr0::MP | cr0::TS,
+            Self::WAIT_TRAPS,
+        );
         m |= bit(st.cr0 & cr0::EM != 0, Self::EM);
         m |= bit(st.breakpoints_armed(), Self::STEP);
-        for (shift, reg) in [(16, SegReg::Es), (18, SegReg::Cs), (20, SegReg::Ss), (22, SegReg::Ds)] {
+        for (shift, reg) in [
+            (16, SegReg::Es),
+            (18, SegReg::Cs),
+            (20, SegReg::Ss),
+            (22, SegReg::Ds),
+        ] {
             m |= (st.segment(reg).class as u32) << shift;
         }
         Self(m)
@@ -135,7 +146,11 @@ impl Mode {
             SegReg::Ss => 20,
             SegReg::Ds => 22,
             SegReg::Fs | SegReg::Gs => {
-                return if self.real_addressing() { SegClass::Limited } else { SegClass::Based };
+                return if self.real_addressing() {
+                    SegClass::Limited
+                } else {
+                    SegClass::Based
+                };
             }
         };
         match (self.0 >> shift) & 3 {

@@ -119,7 +119,11 @@ fn save_fpu(c: &mut CodeBuf) {
     );
     // XSAVEOPT or XSAVE [r15 + xsave]; the former may leave MXCSR unwritten, so that is stored
     // apart. The monitor uses no x87 instruction: the x87 state can stay, MXCSR matters.
-    let operation = if std::arch::is_x86_feature_detected!("xsaveopt") { 6 } else { 4 };
+    let operation = if std::arch::is_x86_feature_detected!("xsaveopt") {
+        6
+    } else {
+        4
+    };
     c.bytes(&[0x41, 0x0f, 0xae, 0x87 | (operation << 3)]);
     c.bytes(&(off!(xsave)).to_le_bytes());
     dynasm!(c ; .arch x64
@@ -175,7 +179,9 @@ fn thunk(c: &mut CodeBuf, helper: Helper, result: ThunkResult) {
     c.bind_short(no_fpu);
     match result {
         ThunkResult::None => {}
-        ThunkResult::Delta => dynasm!(c ; .arch x64 ; mov r14, [r15 + off!(soft_ptr)] ; sub r14, r13),
+        ThunkResult::Delta => {
+            dynasm!(c ; .arch x64 ; mov r14, [r15 + off!(soft_ptr)] ; sub r14, r13)
+        }
         ThunkResult::Linear => dynasm!(c ; .arch x64 ; mov r13, [r15 + off!(soft_ptr)]),
     }
     load_flags(c);

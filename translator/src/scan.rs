@@ -57,7 +57,11 @@ pub fn scan(
                 Class::Undefined
             }
         };
-        out.push(Scanned { insn, class, flags_dead: false });
+        out.push(Scanned {
+            insn,
+            class,
+            flags_dead: false,
+        });
         if ends_unit(class) {
             break;
         }
@@ -88,7 +92,9 @@ pub fn ends_unit(class: Class) -> bool {
 
 fn flags_read(s: &Scanned) -> u32 {
     match s.class {
-        Class::Callout | Class::CalloutEnd | Class::Undefined | Class::Pushf | Class::Sti => ARITH_FLAGS,
+        Class::Callout | Class::CalloutEnd | Class::Undefined | Class::Pushf | Class::Sti => {
+            ARITH_FLAGS
+        }
         _ => s.insn.rflags_read() & ARITH_FLAGS,
     }
 }
@@ -96,7 +102,11 @@ fn flags_read(s: &Scanned) -> u32 {
 fn mark_liveness(insns: &mut [Scanned]) {
     let mut live = ARITH_FLAGS;
     for s in insns.iter_mut().rev() {
-        let killed = if s.class == Class::Nop { 0 } else { flags_killed(&s.insn) };
+        let killed = if s.class == Class::Nop {
+            0
+        } else {
+            flags_killed(&s.insn)
+        };
         live = (live & !killed) | flags_read(s);
         s.flags_dead = live & ARITH_FLAGS == 0;
     }
@@ -117,7 +127,11 @@ pub fn flags_dead_at(bytes: &[u8], eip: u32, code32: bool, table: &Table) -> boo
         if decoder.last_error() != DecoderError::None {
             return false;
         }
-        let s = Scanned { insn, class: table.class(&insn), flags_dead: false };
+        let s = Scanned {
+            insn,
+            class: table.class(&insn),
+            flags_dead: false,
+        };
         if flags_read(&s) & live != 0 || ends_unit(s.class) {
             return false;
         }

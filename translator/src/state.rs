@@ -148,7 +148,14 @@ impl Segment {
     /// A protected-mode null segment that holds `selector` (0-3).
     #[must_use]
     pub const fn null(selector: u16) -> Self {
-        Self { base: 0, limit: 0, selector, attr: SegAttr(0), usable: false, class: SegClass::Odd }
+        Self {
+            base: 0,
+            limit: 0,
+            selector,
+            attr: SegAttr(0),
+            usable: false,
+            class: SegClass::Odd,
+        }
     }
 }
 
@@ -341,7 +348,11 @@ impl TlbEntry {
     #[must_use]
     pub const fn empty(index: usize) -> Self {
         let tag = Self::invalid_tag(index);
-        Self { read: tag, write: tag, delta: 0 }
+        Self {
+            read: tag,
+            write: tag,
+            delta: 0,
+        }
     }
 }
 
@@ -564,7 +575,11 @@ impl GuestState {
     /// Byte register `n` in legacy encoding: 0-3 AL CL DL BL, 4-7 AH CH DH BH.
     #[must_use]
     pub fn reg8(&self, n: usize) -> u8 {
-        if n < 4 { self.gpr[n] as u8 } else { (self.gpr[n - 4] >> 8) as u8 }
+        if n < 4 {
+            self.gpr[n] as u8
+        } else {
+            (self.gpr[n - 4] >> 8) as u8
+        }
     }
     /// Sets byte register `n` in legacy encoding.
     pub fn set_reg8(&mut self, n: usize, value: u8) {
@@ -673,7 +688,11 @@ impl GuestState {
     fn refresh_base_pointer(&mut self, reg: SegReg) {
         let s = &self.seg[reg as usize];
         let direct = matches!(s.class, SegClass::Flat | SegClass::Based);
-        let pointer = if direct { &raw const s.base as u64 } else { self.poison };
+        let pointer = if direct {
+            &raw const s.base as u64
+        } else {
+            self.poison
+        };
         match reg {
             SegReg::Fs => self.fs_base_ptr = pointer,
             SegReg::Gs => self.gs_base_ptr = pointer,
@@ -737,11 +756,22 @@ impl GuestState {
         self.mask_index = (TLB_ENTRIES as u32 - 1) << 12;
         self.mask_long_count = 0xffff_f000;
         self.mask_arith = eflags::ARITH;
-        let system = |attr| Segment { limit: 0xffff, attr: SegAttr(attr), usable: true, ..Segment::null(0) };
+        let system = |attr| Segment {
+            limit: 0xffff,
+            attr: SegAttr(attr),
+            usable: true,
+            ..Segment::null(0)
+        };
         self.ldtr = system(0x82);
         self.tr = system(0x8b);
-        self.gdtr = TableReg { base: 0, limit: 0xffff };
-        self.idtr = TableReg { base: 0, limit: 0xffff };
+        self.gdtr = TableReg {
+            base: 0,
+            limit: 0xffff,
+        };
+        self.idtr = TableReg {
+            base: 0,
+            limit: 0xffff,
+        };
         self.fpu_live = 0;
         self.xsave.0.fill(0);
         // x87 FCW after FNINIT would be 0x37f; after RESET it is 0x40. MXCSR 0x1f80.

@@ -20,7 +20,9 @@ impl StateBox {
         // SAFETY: the layout has a non-zero size, and all-zero bytes are a valid GuestState
         // (integers, a null pointer, enums whose 0 discriminant exists).
         let pointer = unsafe { alloc_zeroed(layout) }.cast::<GuestState>();
-        let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
+        let Some(pointer) = NonNull::new(pointer) else {
+            handle_alloc_error(layout)
+        };
         let mut state = Self(pointer);
         state.flush_soft_tlb();
         state.reset();

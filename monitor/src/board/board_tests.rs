@@ -254,7 +254,11 @@ fn a20_has_two_gates() {
 
 /// A board for firmware, with memory.
 fn firmware_board() -> (Board, Arc<GuestRam>) {
-    let config = BoardConfig { memory: 16 << 20, firmware: true, ..BoardConfig::default() };
+    let config = BoardConfig {
+        memory: 16 << 20,
+        firmware: true,
+        ..BoardConfig::default()
+    };
     let mut board = Board::new(config, Arc::new(VmClock::manual(0)));
     let ram = Arc::new(GuestRam::new(16 << 20).unwrap());
     ram.set_rom((0..0x4_0000u32).map(|i| (i >> 8) as u8).collect());
@@ -312,7 +316,14 @@ fn bus_masters_tell_of_code_and_spare_devices() {
         ram.write_unwatched(0x4000, &target.to_le_bytes());
         ram.write_unwatched(0x4004, &[0, 2, 0, 0x80]);
         board.port_out(0xc004, 4, 0x4000);
-        for (port, value) in [(0x1f2, 1), (0x1f3, 0), (0x1f4, 0), (0x1f5, 0), (0x1f6, 0xe0), (0x1f7, 0xc8)] {
+        for (port, value) in [
+            (0x1f2, 1),
+            (0x1f3, 0),
+            (0x1f4, 0),
+            (0x1f5, 0),
+            (0x1f6, 0xe0),
+            (0x1f7, 0xc8),
+        ] {
             board.port_out(port, 1, value);
         }
         board.port_out(0xc000, 1, 0x09);
@@ -323,7 +334,11 @@ fn bus_masters_tell_of_code_and_spare_devices() {
     };
     assert_eq!(read(0x5000), (0x04, vec![]));
     ram.set_attributes(0x6000, attr::CODE);
-    assert_eq!(read(0x5f00), (0x04, vec![0x6000]), "a page with translations");
+    assert_eq!(
+        read(0x5f00),
+        (0x04, vec![0x6000]),
+        "a page with translations"
+    );
     assert_eq!(read(0xa_0000).0 & 2, 2, "into the VGA window: an error");
     assert_eq!(read(0xffff_fff0).0 & 2, 2, "beyond memory: an error");
     let mut bytes = [0; 4];
@@ -341,7 +356,11 @@ fn a_reset_keeps_drives_and_battery_backed_memory() {
     board.reset();
     board.port_out(0x70, 1, 0x50);
     assert_eq!(board.port_in(0x71, 1), 0xa5);
-    assert_eq!(board.port_in(0x1f7, 1) & 0xc0, 0x40, "a drive that is ready");
+    assert_eq!(
+        board.port_in(0x1f7, 1) & 0xc0,
+        0x40,
+        "a drive that is ready"
+    );
     assert_eq!(config_read(&mut board, 1, 1, 0x04) & 7, 0);
 }
 

@@ -83,7 +83,11 @@ impl Chips {
                 .collect(),
             keyboard: Kbc::new(),
             port92: Port92::default(),
-            pci: if config.firmware { PciBus::after_reset() } else { PciBus::set_up() },
+            pci: if config.firmware {
+                PciBus::after_reset()
+            } else {
+                PciBus::set_up()
+            },
             pm: AcpiPm::new(TimerWidth::Bits24),
             post: PostPort::default(),
             debug_console: DebugConsole::default(),
@@ -101,7 +105,15 @@ impl Chips {
     /// Takes from the chips before a reset what a reset does not touch: drives with their media,
     /// firmware's configuration, the battery-backed memory, and messages on their way.
     pub fn adopt(&mut self, old: Self) {
-        let Self { mut rtc, pci, mut floppy, fw_cfg, debug_console, parallel, .. } = old;
+        let Self {
+            mut rtc,
+            pci,
+            mut floppy,
+            fw_cfg,
+            debug_console,
+            parallel,
+            ..
+        } = old;
         self.rtc.cmos_mut()[0x0e..].copy_from_slice(&rtc.cmos_mut()[0x0e..]);
         self.fw_cfg = fw_cfg;
         self.debug_console = debug_console;

@@ -14,7 +14,9 @@ pub(super) struct BusMemory<'a> {
 
 impl BusMemory<'_> {
     fn check(&self, address: u64, len: usize) -> Result<(), DmaError> {
-        let end = address.checked_add(len as u64).filter(|end| *end <= self.ram.size());
+        let end = address
+            .checked_add(len as u64)
+            .filter(|end| *end <= self.ram.size());
         let end = end.ok_or(DmaError { address })?;
         if address < VGA_WINDOW.end && end > VGA_WINDOW.start {
             return Err(DmaError { address });
@@ -54,7 +56,10 @@ impl Board {
     /// Lets the bus masters that a write to `slot` may have started move their data.
     pub(super) fn run_bus_masters(&mut self, slot: Slot) {
         let Some(ram) = &self.ram else { return };
-        let mut memory = BusMemory { ram, effects: &mut self.effects };
+        let mut memory = BusMemory {
+            ram,
+            effects: &mut self.effects,
+        };
         match slot {
             // A configuration write may grant the bus.
             Slot::Ide | Slot::PciConfig => {

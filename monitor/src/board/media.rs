@@ -13,19 +13,36 @@ pub type Medium = Box<dyn BlockBackend>;
 impl Board {
     /// Attaches a hard disk as unit 0 or 1 of IDE channel 0 or 1.
     pub fn attach_disk(&mut self, channel: usize, unit: usize, image: Medium) {
-        self.chips.pci.functions.ide.attach_disk(channel, unit, image);
+        self.chips
+            .pci
+            .functions
+            .ide
+            .attach_disk(channel, unit, image);
     }
 
     /// Attaches a CD-ROM drive as unit 0 or 1 of IDE channel 0 or 1.
     pub fn attach_cd_rom(&mut self, channel: usize, unit: usize, medium: Option<Medium>) {
-        self.chips.pci.functions.ide.attach_cd_rom(channel, unit, medium);
+        self.chips
+            .pci
+            .functions
+            .ide
+            .attach_cd_rom(channel, unit, medium);
     }
 
     /// Exchanges or removes the medium of a CD-ROM drive.
     /// # Errors
     /// [`MediumError::NoDrive`].
-    pub fn set_cd_rom(&mut self, channel: usize, unit: usize, medium: Option<Medium>) -> Result<(), MediumError> {
-        self.chips.pci.functions.ide.set_medium(channel, unit, medium)
+    pub fn set_cd_rom(
+        &mut self,
+        channel: usize,
+        unit: usize,
+        medium: Option<Medium>,
+    ) -> Result<(), MediumError> {
+        self.chips
+            .pci
+            .functions
+            .ide
+            .set_medium(channel, unit, medium)
     }
 
     /// Attaches floppy drive 0 or 1, with or without a medium.
@@ -45,14 +62,19 @@ impl Board {
 
     /// A key goes down or up; false if the keyboard's buffer was full and the event is lost.
     pub fn key_event(&mut self, key: Key, down: bool) -> bool {
-        let taken = self.chips.keyboard.key_event(self.clock.now_ns(), key, down);
+        let taken = self
+            .chips
+            .keyboard
+            .key_event(self.clock.now_ns(), key, down);
         self.after_access();
         taken
     }
 
     /// The mouse moves by `dx` to the right, `dy` down and `dz` wheel clicks towards the user.
     pub fn mouse_event(&mut self, dx: i32, dy: i32, dz: i32, buttons: Buttons) {
-        self.chips.keyboard.mouse_event(self.clock.now_ns(), dx, dy, dz, buttons);
+        self.chips
+            .keyboard
+            .mouse_event(self.clock.now_ns(), dx, dy, dz, buttons);
         self.after_access();
     }
 

@@ -23,8 +23,8 @@ pub use backend::{SerialBackend, SerialError};
 pub use io_thread::{IoHandle, IoThread, IoWaker, Kick};
 pub use stop::{StopHandle, StopReason};
 pub use wiring::{
-    CMOS_CENTURY, FIRMWARE_PM_BASE, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE, RESET_REGISTER, SERIAL,
-    SMI_COMMAND_PORT,
+    CMOS_CENTURY, FIRMWARE_PM_BASE, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE,
+    RESET_REGISTER, SERIAL, SMI_COMMAND_PORT,
 };
 
 use crate::acpi::AcpiHardware;
@@ -36,9 +36,9 @@ use ring3_devices::acpi_pm::{ACPI_DISABLE, ACPI_ENABLE};
 use ring3_devices::ide::BUS_MASTER_BAR;
 use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS, PciFunction};
 use serial::SerialPort;
-use wiring::{MOVING_BUS_MASTER, MOVING_PM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use wiring::{MOVING_BUS_MASTER, MOVING_PM};
 
 /// What a board is built with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,7 +210,10 @@ impl Board {
     /// Asks for the end of the run. A power-off or debug exit that the guest asked for first is
     /// kept; a reset is not.
     pub fn request_stop(&mut self, reason: StopReason) {
-        if matches!(self.request, None | Some(MachineRequest::Reset | MachineRequest::Orders)) {
+        if matches!(
+            self.request,
+            None | Some(MachineRequest::Reset | MachineRequest::Orders)
+        ) {
             self.request = Some(MachineRequest::Stop(reason));
         }
     }
@@ -243,7 +246,11 @@ impl Board {
     #[must_use]
     pub fn acpi_hardware(&self) -> AcpiHardware {
         AcpiHardware {
-            pm_base: if self.config.firmware { FIRMWARE_PM_BASE } else { PM_BASE },
+            pm_base: if self.config.firmware {
+                FIRMWARE_PM_BASE
+            } else {
+                PM_BASE
+            },
             sci_irq: IRQ_SCI,
             smi_command: Some((SMI_COMMAND_PORT, ACPI_ENABLE, ACPI_DISABLE)),
             reset: RESET_REGISTER,

@@ -1,8 +1,6 @@
 //! The PCI bus of the board: who sits in which slot, and the configuration ports.
 
-use super::wiring::{
-    BUS_MASTER_BASE, FRAMEBUFFER_BASE, PIIX_SLOT, PIRQ_LINES, PM_BASE, VGA_SLOT,
-};
+use super::wiring::{BUS_MASTER_BASE, FRAMEBUFFER_BASE, PIIX_SLOT, PIRQ_LINES, PM_BASE, VGA_SLOT};
 use ring3_devices::bus::{Nanos, PortDevice};
 use ring3_devices::ide::{BUS_MASTER_BAR, Ide};
 use ring3_devices::pci::config::reg;
@@ -93,7 +91,9 @@ impl PciBus {
         }
         functions.pm.set_pm_base(PM_BASE);
         let bus_master = reg::BAR0 + 4 * BUS_MASTER_BAR as u8;
-        functions.ide.write_config(bus_master, 4, BUS_MASTER_BASE.into());
+        functions
+            .ide
+            .write_config(bus_master, 4, BUS_MASTER_BASE.into());
         functions.ide.write_config(reg::COMMAND, 2, 5);
         functions.vga.write_config(reg::BAR0, 4, FRAMEBUFFER_BASE);
         functions.vga.write_config(reg::COMMAND, 2, 3);

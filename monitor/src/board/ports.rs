@@ -1,6 +1,8 @@
 //! Which chip answers at which port: one table look-up.
 
-use super::wiring::{DEBUG_EXIT_PORTS, FIXED_PORTS, MOVING_PORTS, PortRun, SERIAL, SERIAL_SLOTS, Slot};
+use super::wiring::{
+    DEBUG_EXIT_PORTS, FIXED_PORTS, MOVING_PORTS, PortRun, SERIAL, SERIAL_SLOTS, Slot,
+};
 
 /// The decoder of the 64 Ki ports.
 pub(super) struct PortMap {
@@ -81,10 +83,7 @@ impl PortMap {
     /// Who answers at `port`, and the chip's offset.
     pub fn find(&self, port: u16) -> (Slot, u16) {
         let port = usize::from(port);
-        (
-            Slot::ALL[usize::from(self.slots[port])],
-            self.offsets[port],
-        )
+        (Slot::ALL[usize::from(self.slots[port])], self.offsets[port])
     }
 
     /// True if one chip answers at all `size` ports from `port`, as one access.

@@ -99,8 +99,10 @@ pub(super) const FIXED_PORTS: &[PortRun] = &[
 ];
 
 /// Ports that the guest moves by base addresses: count, who decodes them, first offset.
-pub(super) const MOVING_PORTS: [(u16, Slot, u16); 2] =
-    [(PM_PORTS, Slot::Pm, 0), (16, Slot::Ide, ide::offset::BUS_MASTER)];
+pub(super) const MOVING_PORTS: [(u16, Slot, u16); 2] = [
+    (PM_PORTS, Slot::Pm, 0),
+    (16, Slot::Ide, ide::offset::BUS_MASTER),
+];
 /// Index in [`MOVING_PORTS`] of the power-management registers.
 pub(super) const MOVING_PM: usize = 0;
 /// Index in [`MOVING_PORTS`] of the IDE bus master.

@@ -99,7 +99,9 @@ fn by_character(c: char) -> Option<(u16, bool)> {
     }
     ROWS.iter().find_map(|&(first, plain, shifted)| {
         let place = |row: &str| row.chars().position(|k| k == c).map(|i| first + i as u16);
-        place(plain).map(|code| (code, false)).or_else(|| place(shifted).map(|code| (code, true)))
+        place(plain)
+            .map(|code| (code, false))
+            .or_else(|| place(shifted).map(|code| (code, true)))
     })
 }
 
@@ -119,7 +121,10 @@ pub fn chord(text: &str) -> Result<Vec<Key>, KeyError> {
             (Some(c), None) => by_character(c).filter(|(_, shifted)| !shifted).map(|k| k.0),
             _ => None,
         };
-        by_name.or(single).and_then(key).ok_or_else(|| KeyError::Name(name.to_owned()))
+        by_name
+            .or(single)
+            .and_then(key)
+            .ok_or_else(|| KeyError::Name(name.to_owned()))
     };
     text.split('-').map(named).collect()
 }
@@ -129,7 +134,11 @@ pub fn chord(text: &str) -> Result<Vec<Key>, KeyError> {
 /// [`KeyError::Character`].
 pub fn character(c: char) -> Result<Vec<Key>, KeyError> {
     let (code, shifted) = by_character(c).ok_or(KeyError::Character(c))?;
-    let codes = if shifted { vec![SHIFT, code] } else { vec![code] };
+    let codes = if shifted {
+        vec![SHIFT, code]
+    } else {
+        vec![code]
+    };
     Ok(codes.into_iter().filter_map(key).collect())
 }
 
@@ -143,7 +152,10 @@ mod tests {
 
     #[test]
     fn chords_by_name() {
-        assert_eq!(codes(&chord("ctrl-alt-delete").unwrap()), [0x1d, 0x38, 0xd3]);
+        assert_eq!(
+            codes(&chord("ctrl-alt-delete").unwrap()),
+            [0x1d, 0x38, 0xd3]
+        );
         assert_eq!(codes(&chord("F10").unwrap()), [0x44]);
         assert_eq!(codes(&chord("ctrl-x").unwrap()), [0x1d, 0x2d]);
         assert_eq!(chord("ctrl-nope"), Err(KeyError::Name("nope".into())));

@@ -67,7 +67,13 @@ impl Remote {
             Request::Screenshot => {
                 let frame = self.board().screen();
                 return match picture::png(&frame) {
-                    Ok(bytes) => (Answer { bytes: bytes.len() as u64, ..Answer::default() }, bytes),
+                    Ok(bytes) => (
+                        Answer {
+                            bytes: bytes.len() as u64,
+                            ..Answer::default()
+                        },
+                        bytes,
+                    ),
                     Err(e) => (error(e.to_string()), Vec::new()),
                 };
             }
@@ -76,7 +82,13 @@ impl Remote {
             other => self.act(other).map(|()| None),
         };
         match result {
-            Ok(text) => (Answer { text, ..Answer::default() }, Vec::new()),
+            Ok(text) => (
+                Answer {
+                    text,
+                    ..Answer::default()
+                },
+                Vec::new(),
+            ),
             Err(e) => (error(e), Vec::new()),
         }
     }
@@ -84,15 +96,27 @@ impl Remote {
     fn act(&self, request: Request) -> Result<(), String> {
         match request {
             Request::Sendkey { keys } => {
-                let chords = keys.iter().map(|k| keys::chord(k)).collect::<Result<Vec<_>, _>>();
+                let chords = keys
+                    .iter()
+                    .map(|k| keys::chord(k))
+                    .collect::<Result<Vec<_>, _>>();
                 self.press_all(chords)
             }
             Request::Type { text } => {
-                let chords = text.chars().map(keys::character).collect::<Result<Vec<_>, _>>();
+                let chords = text
+                    .chars()
+                    .map(keys::character)
+                    .collect::<Result<Vec<_>, _>>();
                 self.press_all(chords)
             }
-            Request::Mouse { dx, dy, dz, buttons } => {
-                self.board().mouse_event(dx, dy, dz, Buttons::from_bits_truncate(buttons));
+            Request::Mouse {
+                dx,
+                dy,
+                dz,
+                buttons,
+            } => {
+                self.board()
+                    .mouse_event(dx, dy, dz, Buttons::from_bits_truncate(buttons));
                 self.notify();
                 Ok(())
             }
@@ -126,7 +150,9 @@ impl Remote {
     fn stats(&self) -> Result<String, String> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.order(Order::Stats(sender))?;
-        receiver.recv_timeout(PATIENCE).map_err(|_| "the machine does not answer".into())
+        receiver
+            .recv_timeout(PATIENCE)
+            .map_err(|_| "the machine does not answer".into())
     }
 
     fn press_all(&self, chords: Result<Vec<Vec<Key>>, KeyError>) -> Result<(), String> {
@@ -158,11 +184,15 @@ impl Remote {
 
     fn insert(&self, path: Option<&Path>, disc: bool) -> Result<(), String> {
         // The image is opened without the board's lock.
-        let medium = path.map(|p| image::open(p, None, disc, self.snapshot)).transpose();
+        let medium = path
+            .map(|p| image::open(p, None, disc, self.snapshot))
+            .transpose();
         let medium = medium.map_err(|e| chain(&e))?;
         if disc {
             let (channel, unit) = FIRST_CD_ROM;
-            self.board().set_cd_rom(channel, unit, medium).map_err(|e| e.to_string())?;
+            self.board()
+                .set_cd_rom(channel, unit, medium)
+                .map_err(|e| e.to_string())?;
         } else if !self.board().set_floppy(0, medium) {
             return Err("there is no floppy drive (start with --floppy)".into());
         }
@@ -172,7 +202,10 @@ impl Remote {
 }
 
 fn error(text: String) -> Answer {
-    Answer { error: Some(text), ..Answer::default() }
+    Answer {
+        error: Some(text),
+        ..Answer::default()
+    }
 }
 
 /// An error with its causes, as one sentence.

@@ -45,12 +45,17 @@ impl ControlServer {
     /// # Errors
     /// [`ControlError`].
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
-        let listen = |source| ControlError::Listen { path: path.into(), source };
+        let listen = |source| ControlError::Listen {
+            path: path.into(),
+            source,
+        };
         let listener = match UnixListener::bind(path) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => match UnixStream::connect(path) {
                 Ok(_) => return Err(ControlError::Taken { path: path.into() }),
                 // Only a socket can refuse: another kind of file is never removed.
-                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+                Err(refused)
+                    if refused.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) =>
+                {
                     std::fs::remove_file(path).map_err(listen)?;
                     UnixListener::bind(path).map_err(listen)?
                 }
@@ -59,7 +64,11 @@ impl ControlServer {
             other => other.map_err(listen)?,
         };
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(listen)?;
-        Ok(Self { listener, path: path.into(), closing: Arc::default() })
+        Ok(Self {
+            listener,
+            path: path.into(),
+            closing: Arc::default(),
+        })
     }
 
     /// Serves peers on threads of their own until the server is dropped.
@@ -68,28 +77,32 @@ impl ControlServer {
     pub fn serve(&self, remote: Remote) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
         let closing = Arc::clone(&self.closing);
-        std::thread::Builder::new().name("control".into()).spawn(move || {
-            let peers = Arc::new(AtomicUsize::new(0));
-            for stream in listener.incoming() {
-                if closing.load(Ordering::Acquire) {
-                    return;
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || {
+                let peers = Arc::new(AtomicUsize::new(0));
+                for stream in listener.incoming() {
+                    if closing.load(Ordering::Acquire) {
+                        return;
+                    }
+                    let Ok(stream) = stream else { continue };
+                    if peers.fetch_add(1, Ordering::AcqRel) >= MAX_PEERS {
+                        peers.fetch_sub(1, Ordering::AcqRel);
+                        continue;
+                    }
+                    let (remote, count) = (remote.clone(), Arc::clone(&peers));
+                    let peer = std::thread::Builder::new()
+                        .name("control peer".into())
+                        .spawn(move || {
+                            // A peer that goes away is no error.
+                            let _ = converse(&stream, &remote);
+                            count.fetch_sub(1, Ordering::AcqRel);
+                        });
+                    if peer.is_err() {
+                        peers.fetch_sub(1, Ordering::AcqRel);
+                    }
                 }
-                let Ok(stream) = stream else { continue };
-                if peers.fetch_add(1, Ordering::AcqRel) >= MAX_PEERS {
-                    peers.fetch_sub(1, Ordering::AcqRel);
-                    continue;
-                }
-                let (remote, count) = (remote.clone(), Arc::clone(&peers));
-                let peer = std::thread::Builder::new().name("control peer".into()).spawn(move || {
-                    // A peer that goes away is no error.
-                    let _ = converse(&stream, &remote);
-                    count.fetch_sub(1, Ordering::AcqRel);
-                });
-                if peer.is_err() {
-                    peers.fetch_sub(1, Ordering::AcqRel);
-                }
-            }
-        })?;
+            })?;
         Ok(())
     }
 }
@@ -112,7 +125,10 @@ fn converse(stream: &UnixStream, remote: &Remote) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
-        reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+        reader
+            .by_ref()
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)?;
         if line.is_empty() {
             return Ok(());
         }
@@ -124,7 +140,13 @@ fn converse(stream: &UnixStream, remote: &Remote) -> io::Result<()> {
             }
             Err(e) => {
                 let error = Some(format!("not a request: {e}"));
-                (Answer { error, ..Answer::default() }, Vec::new())
+                (
+                    Answer {
+                        error,
+                        ..Answer::default()
+                    },
+                    Vec::new(),
+                )
             }
         };
         let mut out = serde_json::to_vec(&answer)?;

@@ -1,13 +1,13 @@
 //! What the processor means: segmentation, transfers, events, and every instruction that the
 //! translator hands out instead of emitting.
 
-pub mod env;
-pub mod fault;
 pub mod descriptor;
+pub mod env;
 pub mod event;
 mod event_real;
 pub mod far;
 mod far_return;
+pub mod fault;
 pub mod iret;
 pub mod segment;
 pub mod segment_query;
@@ -21,19 +21,19 @@ pub(crate) mod testenv;
 pub mod bcd;
 pub mod control;
 pub mod cpuid;
+mod cpuid_host;
 pub mod debugreg;
 pub mod execute;
+mod execute_segment;
 pub mod flagsops;
 pub mod fpu;
+mod fpu_env;
+mod fpu_xsave;
 pub mod io;
 pub mod msr;
 pub mod operand;
 pub mod stackops;
-pub mod strings;
-pub mod sysinfo;
-mod cpuid_host;
-mod execute_segment;
-mod fpu_env;
-mod fpu_xsave;
 mod stackops_branch;
+pub mod strings;
 mod strings_bulk;
+pub mod sysinfo;

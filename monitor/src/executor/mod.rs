@@ -55,7 +55,13 @@
 //! ptrace belongs to a thread: a pool and its executors live and die on the thread that made them
 //! (they are not `Send`). [`ExecutorKick`] may go anywhere.
 
+#[cfg(test)]
+mod bench_tests;
+#[cfg(test)]
+mod death_tests;
 mod filter;
+#[cfg(test)]
+mod hostile_tests;
 mod image;
 mod init;
 mod kick;
@@ -67,15 +73,9 @@ mod registers;
 mod spawn;
 mod state;
 mod support;
-mod trap;
-#[cfg(test)]
-mod bench_tests;
-#[cfg(test)]
-mod death_tests;
-#[cfg(test)]
-mod hostile_tests;
 #[cfg(test)]
 mod tests;
+mod trap;
 
 pub use image::ExecutorImage;
 pub use kick::ExecutorKick;

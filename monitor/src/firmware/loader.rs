@@ -32,11 +32,22 @@ fn allocate(file: &str, align: u32, zone: u8) -> Vec<u8> {
 }
 
 fn add_pointer(file: &str, offset: u32) -> Vec<u8> {
-    command(ADD_POINTER, &[&name(file), &name(TABLES), &offset.to_le_bytes(), &[4]])
+    command(
+        ADD_POINTER,
+        &[&name(file), &name(TABLES), &offset.to_le_bytes(), &[4]],
+    )
 }
 
 fn add_checksum(file: &str, at: u32, start: u32, len: u32) -> Vec<u8> {
-    command(ADD_CHECKSUM, &[&name(file), &at.to_le_bytes(), &start.to_le_bytes(), &len.to_le_bytes()])
+    command(
+        ADD_CHECKSUM,
+        &[
+            &name(file),
+            &at.to_le_bytes(),
+            &start.to_le_bytes(),
+            &len.to_le_bytes(),
+        ],
+    )
 }
 
 /// The offsets of 32-bit physical addresses in a table. ACPI 6.5, 5.2.9 (FADT) and 5.2.7 (RSDT).
@@ -51,9 +62,18 @@ fn pointers(table: &[u8]) -> Vec<usize> {
 /// The files, by name.
 pub(super) fn files(hw: &AcpiHardware) -> [(&'static str, Vec<u8>); 3] {
     let image = acpi::build(hw);
-    let base = image.parts.iter().map(|p| p.0).filter(|at| *at != image.rsdp).min().unwrap_or(image.rsdp);
+    let base = image
+        .parts
+        .iter()
+        .map(|p| p.0)
+        .filter(|at| *at != image.rsdp)
+        .min()
+        .unwrap_or(image.rsdp);
     let (mut blob, mut rsdp) = (Vec::new(), Vec::new());
-    let mut script = vec![allocate(TABLES, 64, ZONE_HIGH), allocate(RSDP, 16, ZONE_FSEG)];
+    let mut script = vec![
+        allocate(TABLES, 64, ZONE_HIGH),
+        allocate(RSDP, 16, ZONE_FSEG),
+    ];
     let relative = |table: &mut [u8], at: usize| {
         if let Some(field) = table.get_mut(at..at + 4)
             && let Ok(bytes) = <[u8; 4]>::try_from(&*field)
@@ -82,7 +102,11 @@ pub(super) fn files(hw: &AcpiHardware) -> [(&'static str, Vec<u8>); 3] {
         blob.resize(offset as usize, 0);
         blob.extend(data);
     }
-    [(TABLES, blob), (RSDP, rsdp), ("etc/table-loader", script.concat())]
+    [
+        (TABLES, blob),
+        (RSDP, rsdp),
+        ("etc/table-loader", script.concat()),
+    ]
 }
 
 #[cfg(test)]
@@ -98,7 +122,11 @@ mod tests {
 
     /// Carries the script out as firmware would, with the blob at `base`.
     fn place(base: u32) -> (Vec<u8>, Vec<u8>) {
-        let config = BoardConfig { memory: 64 << 20, firmware: true, ..BoardConfig::default() };
+        let config = BoardConfig {
+            memory: 64 << 20,
+            firmware: true,
+            ..BoardConfig::default()
+        };
         let board = Board::new(config, Arc::new(VmClock::manual(0)));
         let [(_, mut blob), (_, mut rsdp), (_, script)] = files(&board.acpi_hardware());
         for c in script.chunks(COMMAND) {
@@ -111,8 +139,14 @@ mod tests {
                     file[at..at + 4].copy_from_slice(&value.to_le_bytes());
                 }
                 ADD_CHECKSUM => {
-                    let (at, start, len) = (word(c, 60) as usize, word(c, 64) as usize, word(c, 68) as usize);
-                    let sum = file[start..start + len].iter().fold(0u8, |s, b| s.wrapping_add(*b));
+                    let (at, start, len) = (
+                        word(c, 60) as usize,
+                        word(c, 64) as usize,
+                        word(c, 68) as usize,
+                    );
+                    let sum = file[start..start + len]
+                        .iter()
+                        .fold(0u8, |s, b| s.wrapping_add(*b));
                     file[at] = file[at].wrapping_sub(sum);
                 }
                 _ => {}
@@ -136,8 +170,15 @@ mod tests {
         let fadt = table(word(rsdt, 36));
         assert_eq!((&fadt[..4], sum(fadt)), (&b"FACP"[..], 0));
         let (facs, dsdt) = (table(word(fadt, 36)), table(word(fadt, 40)));
-        assert_eq!((&facs[..4], &dsdt[..4], sum(dsdt)), (&b"FACS"[..], &b"DSDT"[..], 0));
+        assert_eq!(
+            (&facs[..4], &dsdt[..4], sum(dsdt)),
+            (&b"FACS"[..], &b"DSDT"[..], 0)
+        );
         assert!(word(fadt, 36).is_multiple_of(64));
-        assert_eq!(word(fadt, 56), 0x600, "where firmware puts the power management ports");
+        assert_eq!(
+            word(fadt, 56),
+            0x600,
+            "where firmware puts the power management ports"
+        );
     }
 }

@@ -65,7 +65,10 @@ pub struct Firmware {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FirmwareError> {
-    std::fs::read(path).map_err(|source| FirmwareError::Read { path: path.into(), source })
+    std::fs::read(path).map_err(|source| FirmwareError::Read {
+        path: path.into(),
+        source,
+    })
 }
 
 impl Firmware {
@@ -76,11 +79,16 @@ impl Firmware {
         let bios = read(bios_path)?;
         let size = bios.len();
         if !(0x1_0000..=0x10_0000).contains(&size) || !size.is_multiple_of(0x1_0000) {
-            return Err(FirmwareError::BiosSize { path: bios_path.into(), size });
+            return Err(FirmwareError::BiosSize {
+                path: bios_path.into(),
+                size,
+            });
         }
         let vga = read(vga_path)?;
         if !vga.starts_with(&[0x55, 0xaa]) || vga.len() > 0x2_0000 {
-            return Err(FirmwareError::OptionRom { path: vga_path.into() });
+            return Err(FirmwareError::OptionRom {
+                path: vga_path.into(),
+            });
         }
         Ok(Self { bios, vga })
     }
@@ -88,7 +96,12 @@ impl Firmware {
     /// What the board tells this firmware. `memory` in bytes.
     /// # Errors
     /// [`FirmwareError::Configuration`].
-    pub fn configuration(&self, memory: u64, hw: &AcpiHardware, menu: bool) -> Result<FwCfg, FirmwareError> {
+    pub fn configuration(
+        &self,
+        memory: u64,
+        hw: &AcpiHardware,
+        menu: bool,
+    ) -> Result<FwCfg, FirmwareError> {
         let mut fw_cfg = FwCfg::new();
         fw_cfg.set_item(key::RAM_SIZE, memory.to_le_bytes().to_vec());
         fw_cfg.set_item(key::CPU_COUNT, 1u16.to_le_bytes().to_vec());
@@ -109,7 +122,9 @@ impl Firmware {
 fn e820(memory: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     // RAM is one range here: SeaBIOS takes its size from the one that ends below 4 GiB.
-    let last = memory_map(memory).into_iter().rfind(|e| e.kind == E820Kind::Ram);
+    let last = memory_map(memory)
+        .into_iter()
+        .rfind(|e| e.kind == E820Kind::Ram);
     if let Some(e) = last {
         bytes.extend(0u64.to_le_bytes());
         bytes.extend((e.base + e.size).to_le_bytes());
@@ -122,7 +137,11 @@ fn e820(memory: u64) -> Vec<u8> {
 /// the translation of disk geometries (39h). `floppies`: drives present.
 #[must_use]
 pub fn cmos(first: Option<BootDevice>, floppies: [bool; 2]) -> Vec<(u8, u8)> {
-    const CODE: [(BootDevice, u8); 3] = [(BootDevice::Floppy, 1), (BootDevice::Disk, 2), (BootDevice::CdRom, 3)];
+    const CODE: [(BootDevice, u8); 3] = [
+        (BootDevice::Floppy, 1),
+        (BootDevice::Disk, 2),
+        (BootDevice::CdRom, 3),
+    ];
     let code = |device: BootDevice| CODE.iter().find(|c| c.0 == device).map_or(0, |c| c.1);
     // Without a wish: disk, CD-ROM, floppy.
     let mut order = vec![2, 3, 1];
@@ -151,10 +170,25 @@ mod tests {
 
     #[test]
     fn boot_order_in_cmos() {
-        let of = |first, index| cmos(first, [true, false]).iter().find(|e| e.0 == index).unwrap().1;
+        let of = |first, index| {
+            cmos(first, [true, false])
+                .iter()
+                .find(|e| e.0 == index)
+                .unwrap()
+                .1
+        };
         assert_eq!((of(None, 0x3d), of(None, 0x38)), (0x32, 0x11));
-        assert_eq!((of(Some(BootDevice::CdRom), 0x3d), of(Some(BootDevice::CdRom), 0x38)), (0x23, 0x11));
-        assert_eq!((of(Some(BootDevice::Floppy), 0x3d), of(None, 0x10)), (0x21, 0x40));
+        assert_eq!(
+            (
+                of(Some(BootDevice::CdRom), 0x3d),
+                of(Some(BootDevice::CdRom), 0x38)
+            ),
+            (0x23, 0x11)
+        );
+        assert_eq!(
+            (of(Some(BootDevice::Floppy), 0x3d), of(None, 0x10)),
+            (0x21, 0x40)
+        );
         assert_eq!(of(None, 0x14), 0x07);
     }
 

@@ -13,8 +13,14 @@ pub const AREA: core::ops::Range<u64> = 0xc_0000..0x10_0000;
 /// Bytes of a ROM that also appear below 1 MiB: the last ones of the image.
 const LOW_ROM: usize = 0x2_0000;
 
-const RAM: MemoryAttribute = MemoryAttribute { read_ram: true, write_ram: true };
-const ROM: MemoryAttribute = MemoryAttribute { read_ram: false, write_ram: false };
+const RAM: MemoryAttribute = MemoryAttribute {
+    read_ram: true,
+    write_ram: true,
+};
+const ROM: MemoryAttribute = MemoryAttribute {
+    read_ram: false,
+    write_ram: false,
+};
 
 /// The hidden contents and the routing of each region of [`PAM_REGIONS`].
 #[derive(Debug)]
@@ -26,7 +32,10 @@ pub struct Shadow {
 impl Default for Shadow {
     /// All RAM, nothing hidden.
     fn default() -> Self {
-        Self { hidden: Vec::new(), routing: [RAM; PAM_REGIONS.len()] }
+        Self {
+            hidden: Vec::new(),
+            routing: [RAM; PAM_REGIONS.len()],
+        }
     }
 }
 
@@ -78,7 +87,9 @@ impl Shadow {
     pub fn write(&mut self, pa: u64, data: &[u8]) {
         for (at, byte) in (pa..).zip(data) {
             let found = (0..PAM_REGIONS.len()).find(|&i| region(i).contains(&at));
-            let Some(to) = found.map(|i| self.routing[i]) else { continue };
+            let Some(to) = found.map(|i| self.routing[i]) else {
+                continue;
+            };
             if to.write_ram
                 && !to.read_ram
                 && let Some(slot) = self.hidden.get_mut(offset(at))
@@ -106,17 +117,30 @@ mod tests {
         let mut shadow = Shadow::default();
         let rom: Vec<u8> = (0..0x4_0000u32).map(|i| (i >> 12) as u8).collect();
         let area = shadow.reset(&rom);
-        assert_eq!((area[0], area[0x2_0000], area[0x3_ffff]), (0xff, 0x20, 0x3f));
+        assert_eq!(
+            (area[0], area[0x2_0000], area[0x3_ffff]),
+            (0xff, 0x20, 0x3f)
+        );
         let mut f = area[0x3_0000..].to_vec();
         // Dropped while writes go to the ROM.
         shadow.write(0xf_0000, &[1]);
-        let through = MemoryAttribute { read_ram: false, write_ram: true };
+        let through = MemoryAttribute {
+            read_ram: false,
+            write_ram: true,
+        };
         assert!(!shadow.route(0, through, &mut f));
         shadow.write(0xf_0001, &[2]);
         assert!(shadow.route(0, RAM, &mut f));
         assert_eq!(f[..3], [0, 2, 0]);
         // Read-only RAM, and back to the ROM.
-        assert!(!shadow.route(0, MemoryAttribute { read_ram: true, write_ram: false }, &mut f));
+        assert!(!shadow.route(
+            0,
+            MemoryAttribute {
+                read_ram: true,
+                write_ram: false
+            },
+            &mut f
+        ));
         shadow.write(0xf_0001, &[3]);
         assert_eq!(f[1], 2);
         assert!(shadow.route(0, ROM, &mut f));

@@ -43,7 +43,12 @@ fn snapshots_keep_writes_from_the_image() {
     let mut all = vec![0; 200 * 512];
     disk.read(0, &mut all).unwrap();
     assert_eq!(all[126 * 512..130 * 512], data[..]);
-    assert!(all[..126 * 512].iter().chain(&all[130 * 512..]).all(|b| *b == 9));
+    assert!(
+        all[..126 * 512]
+            .iter()
+            .chain(&all[130 * 512..])
+            .all(|b| *b == 9)
+    );
     assert!(disk.write(199, &[0; 1024]).is_err());
     disk.flush().unwrap();
     drop(disk);
@@ -64,9 +69,15 @@ fn useless_images_are_refused_by_name() {
     let empty = image("empty", &[]);
     let text = open(&empty, None, false, false).err().unwrap().to_string();
     assert!(text.contains("no drive can have"), "{text}");
-    let text = open(Path::new("/dev/null"), None, true, false).err().unwrap().to_string();
+    let text = open(Path::new("/dev/null"), None, true, false)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(text.contains("neither a file nor a block device"), "{text}");
-    let text = open(Path::new("/nonexistent"), None, true, false).err().unwrap().to_string();
+    let text = open(Path::new("/nonexistent"), None, true, false)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(text.contains("/nonexistent"), "{text}");
     std::fs::remove_file(empty).unwrap();
 }

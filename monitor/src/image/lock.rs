@@ -9,7 +9,11 @@ use std::io;
 /// # Errors
 /// EAGAIN or EACCES if another program's lock excludes this one.
 pub(super) fn take(file: &File, writable: bool) -> io::Result<()> {
-    let kind = if writable { libc::F_WRLCK } else { libc::F_RDLCK };
+    let kind = if writable {
+        libc::F_WRLCK
+    } else {
+        libc::F_RDLCK
+    };
     let lock = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

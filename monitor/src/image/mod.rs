@@ -66,23 +66,41 @@ pub enum ImageError {
 
 fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
     let path = path.to_owned();
-    move |source| ImageError::File { action, path, source }
+    move |source| ImageError::File {
+        action,
+        path,
+        source,
+    }
 }
 
 /// Opens an image and takes its lock: exclusive if the guest may write to it, else shared.
 /// `snapshot`: writes are kept in an unnamed temporary file and dropped with the result.
 /// # Errors
 /// [`ImageError`] with one sentence that names the image; nothing was written.
-pub fn open(path: &Path, format: Option<ImageFormat>, read_only: bool, snapshot: bool) -> Result<Box<dyn BlockBackend>, ImageError> {
+pub fn open(
+    path: &Path,
+    format: Option<ImageFormat>,
+    read_only: bool,
+    snapshot: bool,
+) -> Result<Box<dyn BlockBackend>, ImageError> {
     let writable = !read_only && !snapshot;
-    let kind = std::fs::metadata(path).map_err(file("open", path))?.file_type();
+    let kind = std::fs::metadata(path)
+        .map_err(file("open", path))?
+        .file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(ImageError::NotAnImage { path: path.into() });
     }
-    let opened: File = OpenOptions::new().read(true).write(writable).open(path).map_err(file("open", path))?;
+    let opened: File = OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .open(path)
+        .map_err(file("open", path))?;
     lock::take(&opened, writable).map_err(|e| {
         if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
-            ImageError::InUse { path: path.into(), read_only: !writable }
+            ImageError::InUse {
+                path: path.into(),
+                read_only: !writable,
+            }
         } else {
             file("lock", path)(e)
         }
@@ -97,10 +115,15 @@ pub fn open(path: &Path, format: Option<ImageFormat>, read_only: bool, snapshot:
     let raw = Raw::new(opened, !writable).map_err(file("measure", path))?;
     let size = raw.sectors() * SECTOR as u64;
     if size == 0 || size > MAX_SIZE {
-        return Err(ImageError::Size { path: path.into(), size });
+        return Err(ImageError::Size {
+            path: path.into(),
+            size,
+        });
     }
     if snapshot && !read_only {
-        return Ok(Box::new(Overlay::new(Box::new(raw)).map_err(ImageError::Overlay)?));
+        return Ok(Box::new(
+            Overlay::new(Box::new(raw)).map_err(ImageError::Overlay)?,
+        ));
     }
     Ok(Box::new(raw))
 }

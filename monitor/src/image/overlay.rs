@@ -28,7 +28,11 @@ impl Overlay {
             .mode(0o600)
             .custom_flags(libc::O_TMPFILE)
             .open(std::env::temp_dir())?;
-        Ok(Self { below, file, map: HashMap::new() })
+        Ok(Self {
+            below,
+            file,
+            map: HashMap::new(),
+        })
     }
 
     /// Splits sectors from `first` at cluster ends: (cluster, sector in it, bytes in the buffer).
@@ -64,7 +68,9 @@ impl Overlay {
         let sectors = CLUSTER.min(self.below.sectors() - first);
         let mut old = vec![0; sectors as usize * SECTOR];
         self.below.read(first, &mut old)?;
-        self.file.write_all_at(&old, place * CLUSTER_BYTES).map_err(|_| BlockError::Host)?;
+        self.file
+            .write_all_at(&old, place * CLUSTER_BYTES)
+            .map_err(|_| BlockError::Host)?;
         self.map.insert(cluster, place);
         Ok(place)
     }
@@ -85,9 +91,13 @@ impl BlockBackend for Overlay {
             match self.map.get(&cluster) {
                 Some(place) => {
                     let at = place * CLUSTER_BYTES + sector * SECTOR as u64;
-                    self.file.read_exact_at(&mut buf[range], at).map_err(|_| BlockError::Host)?;
+                    self.file
+                        .read_exact_at(&mut buf[range], at)
+                        .map_err(|_| BlockError::Host)?;
                 }
-                None => self.below.read(cluster * CLUSTER + sector, &mut buf[range])?,
+                None => self
+                    .below
+                    .read(cluster * CLUSTER + sector, &mut buf[range])?,
             }
         }
         Ok(())
@@ -97,7 +107,9 @@ impl BlockBackend for Overlay {
         self.check(first, data.len())?;
         for (cluster, sector, range) in Self::pieces(first, data.len()) {
             let at = self.place(cluster)? * CLUSTER_BYTES + sector * SECTOR as u64;
-            self.file.write_all_at(&data[range], at).map_err(|_| BlockError::Host)?;
+            self.file
+                .write_all_at(&data[range], at)
+                .map_err(|_| BlockError::Host)?;
         }
         Ok(())
     }

@@ -20,12 +20,19 @@ impl Raw {
     pub fn new(mut file: File, read_only: bool) -> io::Result<Self> {
         // The end also tells a block device's size.
         let len = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, len, read_only })
+        Ok(Self {
+            file,
+            len,
+            read_only,
+        })
     }
 
     fn range(&self, first: u64, len: usize) -> Result<u64, BlockError> {
         let count = (len / SECTOR) as u64;
-        if first.checked_add(count).is_none_or(|end| end > self.sectors()) {
+        if first
+            .checked_add(count)
+            .is_none_or(|end| end > self.sectors())
+        {
             return Err(BlockError::OutOfRange);
         }
         Ok(first * SECTOR as u64)
@@ -64,7 +71,9 @@ impl BlockBackend for Raw {
             return Err(BlockError::ReadOnly);
         }
         let at = self.range(first, data.len())?;
-        self.file.write_all_at(data, at).map_err(|_| BlockError::Host)
+        self.file
+            .write_all_at(data, at)
+            .map_err(|_| BlockError::Host)
     }
 
     fn flush(&mut self) -> Result<(), BlockError> {

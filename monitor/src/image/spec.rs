@@ -42,7 +42,12 @@ impl DriveSpec {
     /// A medium in a drive, its format by its contents; discs are read-only.
     #[must_use]
     pub fn new(path: PathBuf, interface: Interface) -> Self {
-        Self { path: Some(path), format: None, interface, read_only: interface == Interface::CdRom }
+        Self {
+            path: Some(path),
+            format: None,
+            interface,
+            read_only: interface == Interface::CdRom,
+        }
     }
 }
 
@@ -76,7 +81,11 @@ pub fn parse_drive(text: &str) -> Result<DriveSpec, String> {
             "if=ide" => drive.interface = Interface::Ide,
             "if=floppy" => drive.interface = Interface::Floppy,
             "if=cdrom" => (drive.interface, drive.read_only) = (Interface::CdRom, true),
-            _ => return Err(format!("'{word}' is no property of an image: use format=raw|qcow2, if=ide|floppy|cdrom, ro")),
+            _ => {
+                return Err(format!(
+                    "'{word}' is no property of an image: use format=raw|qcow2, if=ide|floppy|cdrom, ro"
+                ));
+            }
         }
     }
     Ok(drive)
@@ -88,5 +97,9 @@ pub fn parse_drive(text: &str) -> Result<DriveSpec, String> {
 pub(super) fn detect(file: &File) -> io::Result<ImageFormat> {
     let mut magic = [0; 4];
     let n = file.read_at(&mut magic, 0)?;
-    Ok(if n == 4 && &magic == b"QFI\xfb" { ImageFormat::Qcow2 } else { ImageFormat::Raw })
+    Ok(if n == 4 && &magic == b"QFI\xfb" {
+        ImageFormat::Qcow2
+    } else {
+        ImageFormat::Raw
+    })
 }

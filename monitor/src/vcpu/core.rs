@@ -1,7 +1,7 @@
 //! The part of a processor that is not its register file: memory, translations, and the way to
 //! the board. It is the [`Env`] of the processor's semantics.
 
-use crate::board::{Board, IoHandle, MachineRequest, Kick};
+use crate::board::{Board, IoHandle, Kick, MachineRequest};
 use crate::clock::VmClock;
 use crate::config::EngineKind;
 use crate::cpu::cpuid::CpuModel;
@@ -209,7 +209,10 @@ impl Core {
         for page in effects.code_written {
             self.code_written(st, page, PAGE_SIZE);
         }
-        let changed = effects.routing.map(|to| self.mmu.ram.route(&to)).unwrap_or_default();
+        let changed = effects
+            .routing
+            .map(|to| self.mmu.ram.route(&to))
+            .unwrap_or_default();
         for &page in &changed {
             self.code_written(st, page, PAGE_SIZE);
         }
@@ -229,7 +232,13 @@ impl Core {
         }
     }
 
-    fn resolve(&mut self, st: &mut GuestState, lin: u32, access: Access, who: Privilege) -> Result<u64, Fault> {
+    fn resolve(
+        &mut self,
+        st: &mut GuestState,
+        lin: u32,
+        access: Access,
+        who: Privilege,
+    ) -> Result<u64, Fault> {
         match Mmu::probe_tlb(st, lin, access == Access::Write, who) {
             Some(host) => Ok(self.mmu.ram.physical_of(host)),
             None => self.mmu.resolve(st, lin, access, who),
@@ -260,7 +269,13 @@ fn pieces(at: LinAddr, len: usize) -> impl Iterator<Item = (u32, usize, usize)> 
 }
 
 impl Env for Core {
-    fn read(&mut self, st: &mut GuestState, at: LinAddr, buf: &mut [u8], who: Privilege) -> Result<(), Fault> {
+    fn read(
+        &mut self,
+        st: &mut GuestState,
+        at: LinAddr,
+        buf: &mut [u8],
+        who: Privilege,
+    ) -> Result<(), Fault> {
         let lin = at.0 as u32;
         if (lin as usize & 0xfff) + buf.len() <= PAGE_SIZE as usize {
             let pa = self.resolve(st, lin, Access::Read, who)?;
@@ -277,7 +292,13 @@ impl Env for Core {
         Ok(())
     }
 
-    fn write(&mut self, st: &mut GuestState, at: LinAddr, data: &[u8], who: Privilege) -> Result<(), Fault> {
+    fn write(
+        &mut self,
+        st: &mut GuestState,
+        at: LinAddr,
+        data: &[u8],
+        who: Privilege,
+    ) -> Result<(), Fault> {
         let lin = at.0 as u32;
         if (lin as usize & 0xfff) + data.len() <= PAGE_SIZE as usize {
             let pa = self.resolve(st, lin, Access::Write, who)?;
@@ -294,14 +315,27 @@ impl Env for Core {
         Ok(())
     }
 
-    fn probe(&mut self, st: &mut GuestState, at: LinAddr, len: u32, access: Access, who: Privilege) -> Result<(), Fault> {
+    fn probe(
+        &mut self,
+        st: &mut GuestState,
+        at: LinAddr,
+        len: u32,
+        access: Access,
+        who: Privilege,
+    ) -> Result<(), Fault> {
         for (lin, _, _) in pieces(at, len as usize) {
             self.resolve(st, lin, access, who)?;
         }
         Ok(())
     }
 
-    fn ram_address(&mut self, st: &mut GuestState, at: LinAddr, access: Access, who: Privilege) -> Option<PhysAddr> {
+    fn ram_address(
+        &mut self,
+        st: &mut GuestState,
+        at: LinAddr,
+        access: Access,
+        who: Privilege,
+    ) -> Option<PhysAddr> {
         let pa = self.resolve(st, at.0 as u32, access, who).ok()?;
         self.mmu.ram.is_ram(pa).then_some(PhysAddr(pa))
     }

@@ -6,8 +6,8 @@ use crate::cpu::execute::{Flow, execute};
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment;
 use crate::memory::attr;
-use iced_x86::Mnemonic;
 use crate::vcpu::core::Core;
+use iced_x86::Mnemonic;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
 use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
 use ring3_translator::lower::Trap;
@@ -48,7 +48,9 @@ unsafe fn borrow<'a>(st: *mut GuestState) -> (&'a mut GuestState, &'a mut Core) 
 extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
     // SAFETY: called by translated code only.
     let (st, core) = unsafe { borrow(st) };
-    let Some(site) = core.translator.site(site) else { return LEAVE };
+    let Some(site) = core.translator.site(site) else {
+        return LEAVE;
+    };
     let (insn, model): (*const _, *const _) = (&raw const site.insn, Arc::as_ptr(&core.model));
     // SAFETY: executing an instruction can drop units but never moves or frees sites, which only
     // a translation or a flush by the run loop does; the model is never replaced while running.
@@ -154,7 +156,11 @@ fn may_change_mode(m: Mnemonic) -> bool {
 const STEP_BIT: u32 = 1 << 11;
 
 fn who(core: &Core) -> Privilege {
-    if core.mode.cpl() == 3 { Privilege::User } else { Privilege::Supervisor }
+    if core.mode.cpl() == 3 {
+        Privilege::User
+    } else {
+        Privilege::Supervisor
+    }
 }
 
 fn fail(st: &mut GuestState, core: &mut Core, eip: u32, fault: Fault) -> u32 {
@@ -200,7 +206,13 @@ extern "C" fn soft_read(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> u
 }
 
 /// Reads memory into the bounce buffer, at the address's own alignment, and points there.
-fn fill_bounce(st: &mut GuestState, core: &mut Core, lin: u32, size: u32, who: Privilege) -> Result<(), Fault> {
+fn fill_bounce(
+    st: &mut GuestState,
+    core: &mut Core,
+    lin: u32,
+    size: u32,
+    who: Privilege,
+) -> Result<(), Fault> {
     let mut data = [0u8; 128];
     let size = (size as usize).min(data.len());
     core.read(st, LinAddr(u64::from(lin)), &mut data[..size], who)?;
@@ -249,7 +261,11 @@ extern "C" fn soft_write(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> 
     }
     st.bounce_len = size;
     st.bounce_lin = u64::from(lin);
-    st.bounce_info = if who == Privilege::User { pending::BOUNCED_USER } else { pending::BOUNCED_SUPERVISOR };
+    st.bounce_info = if who == Privilege::User {
+        pending::BOUNCED_USER
+    } else {
+        pending::BOUNCED_SUPERVISOR
+    };
     CONTINUE
 }
 
@@ -268,7 +284,11 @@ extern "C" fn commit(st: *mut GuestState, terminal: u32, _: u32, _: u64) -> u32 
             let at = st.bounce_lin as usize & 63;
             let len = len.min(data.len());
             data[..len].copy_from_slice(&st.bounce.0[at..at + len]);
-            let who = if info == pending::BOUNCED_USER { Privilege::User } else { Privilege::Supervisor };
+            let who = if info == pending::BOUNCED_USER {
+                Privilege::User
+            } else {
+                Privilege::Supervisor
+            };
             // The rights were probed when the write was prepared, by this same instruction.
             let result = core.write(st, LinAddr(st.bounce_lin), &data[..len], who);
             debug_assert!(result.is_ok());
@@ -292,7 +312,11 @@ extern "C" fn segment_check(st: *mut GuestState, eip: u32, info: u32, offset: u6
         return fail(st, core, eip, Fault::gp(0));
     }
     let info = AccessInfo(info);
-    let access = if info.write() { Access::Write } else { Access::Read };
+    let access = if info.write() {
+        Access::Write
+    } else {
+        Access::Read
+    };
     match segment::linear(st, reg, offset as u32, info.size(), access) {
         Ok(lin) => {
             st.soft_ptr = lin.0 & 0xffff_ffff;
@@ -301,4 +325,3 @@ extern "C" fn segment_check(st: *mut GuestState, eip: u32, info: u32, offset: u6
         Err(f) => fail(st, core, eip, f),
     }
 }
-

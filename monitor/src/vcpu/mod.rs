@@ -78,12 +78,19 @@ impl Area {
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let area = Self { base: p as u64, len };
+        let area = Self {
+            base: p as u64,
+            len,
+        };
         for table in 0..2 {
             let start = area.stack(table).start;
             // SAFETY: a stack part of the mapping above.
             let r = unsafe {
-                libc::mprotect(start as *mut c_void, RETURN_STACK as usize, libc::PROT_READ | libc::PROT_WRITE)
+                libc::mprotect(
+                    start as *mut c_void,
+                    RETURN_STACK as usize,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                )
             };
             if r < 0 {
                 return Err(io::Error::last_os_error());
@@ -133,7 +140,10 @@ impl Vcpu {
         let translator = Translator::new(CODE_CACHE, &features)?;
         let mmu = Mmu::new(ram, model.physical_bits())?;
         let area = Area::new()?;
-        let poison = Poison { poll: area.base, segment: area.base + 64 };
+        let poison = Poison {
+            poll: area.base,
+            segment: area.base + 64,
+        };
         let poll_target = Box::new(0);
         let mut state = StateBox::new();
         let st: &mut GuestState = &mut state;
@@ -153,7 +163,10 @@ impl Vcpu {
         translator.clear_jump_caches(st);
         let shared = SharedState::new(state);
         let kicker = Arc::new(Kicker::new(Arc::clone(&shared), poison.poll));
-        let intr = board.lock().unwrap_or_else(PoisonError::into_inner).interrupt_flag();
+        let intr = board
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .interrupt_flag();
         let core = Box::new(Core {
             mmu,
             translator,
@@ -179,7 +192,14 @@ impl Vcpu {
             capture: None,
             stats: stats::ExitStats::default(),
         });
-        Ok(Self { shared, core, kicker, area, poison, poll_target })
+        Ok(Self {
+            shared,
+            core,
+            kicker,
+            area,
+            poison,
+            poll_target,
+        })
     }
 
     /// Wakes this processor from other threads.
@@ -243,7 +263,14 @@ impl Vcpu {
         self.kicker.bind_thread();
         // GS is free on x86-64 Linux (thread-local storage uses FS).
         // SAFETY: sets this thread's GS base, which no Rust code relies on.
-        if unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, self.core.mmu.window.base()) } < 0 {
+        if unsafe {
+            libc::syscall(
+                libc::SYS_arch_prctl,
+                ARCH_SET_GS,
+                self.core.mmu.window.base(),
+            )
+        } < 0
+        {
             return Err(io::Error::last_os_error());
         }
         Registration::new(CacheContext {

@@ -7,8 +7,8 @@ use crate::cpu::event::Event;
 use crate::cpu::fault::{Fault, Vector};
 use crate::mmu::Miss;
 use crate::vcpu::Vcpu;
-use crate::vcpu::debug;
 use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core};
+use crate::vcpu::debug;
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
@@ -196,7 +196,11 @@ impl Vcpu {
             let (st, core) = self.parts_mut();
             let kind = st.exit_kind;
             // A helper's thunk was called on the return stack.
-            let thunk = if kind == ExitKind::Helper as u32 { 8 } else { 0 };
+            let thunk = if kind == ExitKind::Helper as u32 {
+                8
+            } else {
+                0
+            };
             core.keep_returns(st, thunk);
             core.stats.exits[(kind as usize).min(4)] += 1;
             if kind == ExitKind::Link as u32 {
@@ -236,7 +240,10 @@ impl Vcpu {
         let fault = st.fault;
         core.stats.host_faults[(fault.trapno & 31) as usize] += 1;
         let Some(at) = core.translator.locate(fault.rip) else {
-            return Err(format!("host fault {} at {:#x}, outside every unit", fault.trapno, fault.rip));
+            return Err(format!(
+                "host fault {} at {:#x}, outside every unit",
+                fault.trapno, fault.rip
+            ));
         };
         // Whatever happens, other than running again: the guest is at the start of this instruction.
         let abandon = |st: &mut GuestState| {
@@ -272,7 +279,14 @@ impl Vcpu {
                     adapt(st, core, at.phys);
                     return Ok(false);
                 };
-                return Ok(window_fault(st, core, lin, fault.err & 2 != 0, at.eip, at.phys));
+                return Ok(window_fault(
+                    st,
+                    core,
+                    lin,
+                    fault.err & 2 != 0,
+                    at.eip,
+                    at.phys,
+                ));
             }
             0 => Vector::De,
             6 => Vector::Ud,
@@ -281,17 +295,36 @@ impl Vcpu {
             17 => Vector::Ac,
             19 if st.cr4 & cr4::OSXMMEXCPT == 0 => Vector::Ud,
             19 => Vector::Xm,
-            n => return Err(format!("host trap {n} in translated code at EIP {:#x}", at.eip)),
+            n => {
+                return Err(format!(
+                    "host trap {n} in translated code at EIP {:#x}",
+                    at.eip
+                ));
+            }
         };
         abandon(st);
         let error = matches!(vector, Vector::Gp | Vector::Ac).then_some(0);
-        core.raise(st, Fault { vector, error, address: None });
+        core.raise(
+            st,
+            Fault {
+                vector,
+                error,
+                address: None,
+            },
+        );
         Ok(false)
     }
 }
 
 /// A miss in the supervisor window; true if the instruction shall run again.
-fn window_fault(st: &mut GuestState, core: &mut Core, lin: u32, write: bool, eip: u32, phys: u64) -> bool {
+fn window_fault(
+    st: &mut GuestState,
+    core: &mut Core,
+    lin: u32,
+    write: bool,
+    eip: u32,
+    phys: u64,
+) -> bool {
     let abandon = |st: &mut GuestState| {
         st.rip = u64::from(eip);
         for r in &mut st.gpr[..8] {
@@ -336,7 +369,11 @@ fn adapt(st: &mut GuestState, core: &mut Core, phys: u64) {
 /// Finds or makes the unit at CS:EIP.
 fn find(st: &mut GuestState, core: &mut Core, single: bool) -> Result<UnitId, Stop> {
     let state_mode = st.mode();
-    let mode = if single { state_mode.single_instruction() } else { state_mode };
+    let mode = if single {
+        state_mode.single_instruction()
+    } else {
+        state_mode
+    };
     core.mode = mode;
     let cs = *st.segment(SegReg::Cs);
     let eip = st.eip();
@@ -388,7 +425,9 @@ fn remember(st: &mut GuestState, core: &mut Core, eip: u32, unit: UnitId, global
 
 /// Links the jump that led here.
 fn join(st: &GuestState, core: &mut Core, link: u32, unit: UnitId) {
-    let Some((target, mode)) = core.translator.link_target(link) else { return };
+    let Some((target, mode)) = core.translator.link_target(link) else {
+        return;
+    };
     // An event may have come between the jump and this unit, or a flush may have reused the id.
     if target != st.eip() || mode != core.mode || core.mode.is_single_instruction() {
         return;
@@ -400,7 +439,13 @@ fn join(st: &GuestState, core: &mut Core, link: u32, unit: UnitId) {
     }
 }
 
-fn translate(st: &mut GuestState, core: &mut Core, key: Key, lin: u32, single: bool) -> Result<UnitId, Stop> {
+fn translate(
+    st: &mut GuestState,
+    core: &mut Core,
+    key: Key,
+    lin: u32,
+    single: bool,
+) -> Result<UnitId, Stop> {
     if !core.translator.has_room() {
         core.translator.flush(st);
         for table in 0..2 {
@@ -420,7 +465,13 @@ fn translate(st: &mut GuestState, core: &mut Core, key: Key, lin: u32, single: b
     let first = in_page.min(within_limit) as usize;
     core.read_code(key.phys, &mut bytes[..first]);
     let chain = !single && core.engine == EngineKind::Bt;
-    let source = Source { key, bytes: &bytes[..first], second_page: None, chain, chain_pages: key.mode.window() };
+    let source = Source {
+        key,
+        bytes: &bytes[..first],
+        second_page: None,
+        chain,
+        chain_pages: key.mode.window(),
+    };
     let attempt = emit(core, single, &source);
     let unit = match attempt {
         Some(unit) => unit,
@@ -457,5 +508,9 @@ fn translate(st: &mut GuestState, core: &mut Core, key: Key, lin: u32, single: b
 }
 
 fn emit(core: &mut Core, single: bool, source: &Source<'_>) -> Option<UnitId> {
-    if single { core.translator.translate_once(source).ok() } else { core.translator.translate(source).ok() }
+    if single {
+        core.translator.translate_once(source).ok()
+    } else {
+        core.translator.translate(source).ok()
+    }
 }

@@ -57,6 +57,8 @@ impl Default for ExitStats {
 impl ExitStats {
     /// Callouts that happened, by mnemonic.
     pub fn callouts_by_mnemonic(&self) -> impl Iterator<Item = (Mnemonic, u64)> + '_ {
-        Mnemonic::values().zip(self.callouts.iter().copied()).filter(|(_, n)| *n > 0)
+        Mnemonic::values()
+            .zip(self.callouts.iter().copied())
+            .filter(|(_, n)| *n > 0)
     }
 }

@@ -30,25 +30,49 @@ pub(crate) struct Ea {
 
 impl Ea {
     pub(crate) fn of_register(base: u8, disp: i32, addr16: bool) -> Self {
-        Self { base: Some(base), index: None, disp, addr16 }
+        Self {
+            base: Some(base),
+            index: None,
+            disp,
+            addr16,
+        }
     }
 
     fn mem(&self) -> HostMem {
-        HostMem { base: self.base, index: self.index, disp: self.disp, window: false }
+        HostMem {
+            base: self.base,
+            index: self.index,
+            disp: self.disp,
+            window: false,
+        }
     }
 }
 
 /// The segment and effective address of an instruction's memory operand.
 pub(crate) fn memory_operand(insn: &Instruction) -> (SegReg, Ea) {
     let seg = segment_of(insn.memory_segment());
-    let reg_of = |r: Register| if r == Register::None { None } else { Some(host_number(r)) };
+    let reg_of = |r: Register| {
+        if r == Register::None {
+            None
+        } else {
+            Some(host_number(r))
+        }
+    };
     let base = reg_of(insn.memory_base());
     let index = reg_of(insn.memory_index()).map(|i| (i, insn.memory_index_scale() as u8));
     let addr16 = match (insn.memory_base(), insn.memory_index()) {
         (Register::None, Register::None) => insn.memory_displ_size() == 2,
         (b, i) => b.is_gpr16() || i.is_gpr16(),
     };
-    (seg, Ea { base, index, disp: insn.memory_displacement64() as u32 as i32, addr16 })
+    (
+        seg,
+        Ea {
+            base,
+            index,
+            disp: insn.memory_displacement64() as u32 as i32,
+            addr16,
+        },
+    )
 }
 
 pub(crate) fn segment_of(r: Register) -> SegReg {
@@ -87,7 +111,10 @@ impl Lower<'_> {
     pub(crate) fn access(&mut self, seg: SegReg, ea: Ea, size: u32, rw: Rw, emit: &mut Emit) {
         let class = self.class_for(seg, rw);
         if !self.soft && class == SegClass::Flat && !ea.addr16 {
-            let m = HostMem { window: true, ..ea.mem() };
+            let m = HostMem {
+                window: true,
+                ..ea.mem()
+            };
             emit(self, &m);
             return;
         }
@@ -95,7 +122,15 @@ impl Lower<'_> {
         if self.soft {
             self.soft_access(size, rw, emit);
         } else {
-            emit(self, &HostMem { base: Some(reg::R13), index: None, disp: 0, window: true });
+            emit(
+                self,
+                &HostMem {
+                    base: Some(reg::R13),
+                    index: None,
+                    disp: 0,
+                    window: true,
+                },
+            );
         }
     }
 
@@ -114,7 +149,11 @@ impl Lower<'_> {
     fn linear_address(&mut self, seg: SegReg, class: SegClass, ea: Ea, size: u32, rw: Rw) {
         match (ea.base, ea.index) {
             (None, None) => {
-                let offset = if ea.addr16 { ea.disp as u32 & 0xffff } else { ea.disp as u32 };
+                let offset = if ea.addr16 {
+                    ea.disp as u32 & 0xffff
+                } else {
+                    ea.disp as u32
+                };
                 self.c().mov_imm(reg::R13, offset);
             }
             _ => {
@@ -124,7 +163,8 @@ impl Lower<'_> {
                 }
             }
         }
-        let info = AccessInfo::new(size, seg as u8, rw.writes(), rw == Rw::Update).aligned(self.aligned);
+        let info =
+            AccessInfo::new(size, seg as u8, rw.writes(), rw == Rw::Update).aligned(self.aligned);
         match class {
             SegClass::Flat => {}
             SegClass::Based => self.add_base(seg),
@@ -134,10 +174,26 @@ impl Lower<'_> {
                 // limit - (offset + size - 1) as 64 bits, negative if beyond: its high half.
                 let limit = HostMem::state(off!(seg) + seg as i32 * SEG_BYTES + SEG_LIMIT);
                 let c = self.c();
-                c.lea64(reg::R9, HostMem { base: Some(reg::R13), index: None, disp: size as i32 - 1, window: false });
+                c.lea64(
+                    reg::R9,
+                    HostMem {
+                        base: Some(reg::R13),
+                        index: None,
+                        disp: size as i32 - 1,
+                        window: false,
+                    },
+                );
                 c.load(Width::B4, reg::R14, &limit);
                 c.bytes(&[0x49, 0xf7, 0xd1]); // not r9
-                c.lea64(reg::R9, HostMem { base: Some(reg::R9), index: Some((reg::R14, 1)), disp: 1, window: false });
+                c.lea64(
+                    reg::R9,
+                    HostMem {
+                        base: Some(reg::R9),
+                        index: Some((reg::R14, 1)),
+                        disp: 1,
+                        window: false,
+                    },
+                );
                 c.bytes(&[0xc4, 0x43, 0xfb, 0xf0, 0xc9, 32]); // rorx r9, r9, 32
                 c.if_nonzero_jump(reg::R9, slow);
                 self.add_base(seg);
@@ -181,11 +237,28 @@ impl Lower<'_> {
             Some(p) => {
                 // The pointer is poisoned while the segment cannot be used without a check.
                 c.load(Width::B8, reg::R14, &HostMem::state(p));
-                c.load(Width::B4, reg::R14, &HostMem { base: Some(reg::R14), index: None, disp: 0, window: false });
+                c.load(
+                    Width::B4,
+                    reg::R14,
+                    &HostMem {
+                        base: Some(reg::R14),
+                        index: None,
+                        disp: 0,
+                        window: false,
+                    },
+                );
             }
             None => c.load(Width::B4, reg::R14, &direct),
         }
-        c.lea32(reg::R13, HostMem { base: Some(reg::R13), index: Some((reg::R14, 1)), disp: 0, window: false });
+        c.lea32(
+            reg::R13,
+            HostMem {
+                base: Some(reg::R13),
+                index: Some((reg::R14, 1)),
+                disp: 0,
+                window: false,
+            },
+        );
     }
 
     /// Looks r13 up in the soft TLB for an access of `size` bytes plus, if given, the count in a
@@ -197,8 +270,21 @@ impl Lower<'_> {
         let index = more.map(|r| (r, 1));
         let c = self.c();
         if flags_dead {
-            let entry = |disp| HostMem { base: Some(reg::R15), index: Some((reg::R14, 1)), disp, window: false };
-            c.lea32(reg::R9, HostMem { base: Some(reg::R13), index, disp: size as i32 - 1, window: false });
+            let entry = |disp| HostMem {
+                base: Some(reg::R15),
+                index: Some((reg::R14, 1)),
+                disp,
+                window: false,
+            };
+            c.lea32(
+                reg::R9,
+                HostMem {
+                    base: Some(reg::R13),
+                    index,
+                    disp: size as i32 - 1,
+                    window: false,
+                },
+            );
             c.mov_rr(Width::B4, reg::R14, reg::R13);
             c.bytes(&[0x41, 0xc1, 0xee, 8]); // shr r14d, 8
             c.bytes(&[0x41, 0x81, 0xe6]); // and r14d, index * 16
@@ -208,14 +294,43 @@ impl Lower<'_> {
             c.jcc(0x5, slow);
             c.load(Width::B8, reg::R14, &entry(tlb + 8));
         } else {
-            let entry = |disp| HostMem { base: Some(reg::R15), index: Some((reg::R14, 8)), disp, window: false };
+            let entry = |disp| HostMem {
+                base: Some(reg::R15),
+                index: Some((reg::R14, 8)),
+                disp,
+                window: false,
+            };
             pext_state(c, reg::R14, reg::R13, off!(mask_index));
-            c.lea32(reg::R14, HostMem { base: Some(reg::R14), index: Some((reg::R14, 1)), disp: 0, window: false });
+            c.lea32(
+                reg::R14,
+                HostMem {
+                    base: Some(reg::R14),
+                    index: Some((reg::R14, 1)),
+                    disp: 0,
+                    window: false,
+                },
+            );
             c.load(Width::B4, reg::R9, &entry(tag));
             c.bytes(&[0x41, 0xf7, 0xd1]); // not r9d
-            c.lea32(reg::R9, HostMem { base: Some(reg::R13), index: Some((reg::R9, 1)), disp: size as i32, window: false });
+            c.lea32(
+                reg::R9,
+                HostMem {
+                    base: Some(reg::R13),
+                    index: Some((reg::R9, 1)),
+                    disp: size as i32,
+                    window: false,
+                },
+            );
             if let Some(more) = more {
-                c.lea32(reg::R9, HostMem { base: Some(reg::R9), index: Some((more, 1)), disp: 0, window: false });
+                c.lea32(
+                    reg::R9,
+                    HostMem {
+                        base: Some(reg::R9),
+                        index: Some((more, 1)),
+                        disp: 0,
+                        window: false,
+                    },
+                );
             }
             pext_state(c, reg::R9, reg::R9, off!(mask_page));
             c.if_nonzero_jump(reg::R9, slow);
@@ -230,7 +345,12 @@ impl Lower<'_> {
         if rw == Rw::Read {
             self.c().bind(back);
         }
-        let m = HostMem { base: Some(reg::R13), index: Some((reg::R14, 1)), disp: 0, window: false };
+        let m = HostMem {
+            base: Some(reg::R13),
+            index: Some((reg::R14, 1)),
+            disp: 0,
+            window: false,
+        };
         emit(self, &m);
         if rw.writes() {
             self.c().bind(back);

@@ -8,10 +8,10 @@
 use super::access::{Ea, Rw, memory_operand, segment_of};
 use super::{LinkSite, Lower, host_number};
 use crate::asm::{HostMem, Label, Width, reg};
+use crate::classify::Class;
 use crate::off;
 use crate::prelude::jump_cache_off;
 use crate::scan::flags_dead_at;
-use crate::classify::Class;
 use crate::state::{SegClass, SegReg};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
@@ -38,7 +38,13 @@ impl Lower<'_> {
     pub(crate) fn needs_target_check(&self, s: &crate::scan::Scanned) -> bool {
         let transfer = matches!(
             s.class,
-            Class::Call | Class::CallIndirect | Class::Return | Class::Jump | Class::JumpIndirect | Class::JumpIf | Class::Loop
+            Class::Call
+                | Class::CallIndirect
+                | Class::Return
+                | Class::Jump
+                | Class::JumpIndirect
+                | Class::JumpIf
+                | Class::Loop
         );
         let mode = self.unit.mode;
         transfer
@@ -53,7 +59,16 @@ impl Lower<'_> {
         }
         let c = self.c();
         c.load(Width::B8, reg::R14, &HostMem::state(off!(poll_ptr)));
-        c.load(Width::B4, reg::R14, &HostMem { base: Some(reg::R14), index: None, disp: 0, window: false });
+        c.load(
+            Width::B4,
+            reg::R14,
+            &HostMem {
+                base: Some(reg::R14),
+                index: None,
+                disp: 0,
+                window: false,
+            },
+        );
     }
 
     /// Ends the unit with a jump to `target`.
@@ -64,7 +79,11 @@ impl Lower<'_> {
     fn branch(&mut self, kind: Branch, target: u32) {
         if !self.unit.chain {
             // No host call: nobody would ever return to this unit.
-            let kind = if kind == Branch::Call { Branch::Jump } else { kind };
+            let kind = if kind == Branch::Call {
+                Branch::Jump
+            } else {
+                kind
+            };
             let stub = self.c().label();
             self.emit_branch(kind, stub);
             self.exit_stub(stub, target);
@@ -79,7 +98,13 @@ impl Lower<'_> {
         let half = self.c().half();
         let at = self.emit_branch(kind, stub);
         let link = self.unit.link_base + self.s.links.len() as u32;
-        self.s.links.push(LinkSite { half, at, stub, target, cross });
+        self.s.links.push(LinkSite {
+            half,
+            at,
+            stub,
+            target,
+            cross,
+        });
         let exit = self.c_stubs.exit_link;
         let old = self.cold();
         let c = self.c();
@@ -127,7 +152,12 @@ impl Lower<'_> {
         }
         let c = self.c();
         c.mov_imm(reg::R13, target);
-        c.op_mem(Width::B4, &[0xff], if kind == Branch::Call { 2 } else { 4 }, &slot);
+        c.op_mem(
+            Width::B4,
+            &[0xff],
+            if kind == Branch::Call { 2 } else { 4 },
+            &slot,
+        );
     }
 
     /// `jmp` or `call` to the EIP in r13 through the jump cache.
@@ -142,7 +172,12 @@ impl Lower<'_> {
         let table = jump_cache_off(self.unit.mode.table());
         let c = self.c();
         c.movzx16(reg::R14, reg::R13);
-        let slot = HostMem { base: Some(reg::R15), index: Some((reg::R14, 8)), disp: table, window: false };
+        let slot = HostMem {
+            base: Some(reg::R15),
+            index: Some((reg::R14, 8)),
+            disp: table,
+            window: false,
+        };
         c.op_mem(Width::B4, &[0xff], if call { 2 } else { 4 }, &slot);
     }
 
@@ -165,7 +200,11 @@ impl Lower<'_> {
     /// CALL rel.
     pub(crate) fn call(&mut self, insn: &Instruction) -> bool {
         let target = insn.near_branch_target() as u32;
-        let size = if insn.code() == Code::Call_rel16 { 2 } else { 4 };
+        let size = if insn.code() == Code::Call_rel16 {
+            2
+        } else {
+            4
+        };
         let next = self.next_eip;
         self.terminal = true;
         if target <= self.eip && self.unit.chain {
@@ -179,7 +218,11 @@ impl Lower<'_> {
 
     /// CALL r/m.
     pub(crate) fn call_indirect(&mut self, insn: &Instruction) -> bool {
-        let size = if matches!(insn.code(), Code::Call_rm16) { 2 } else { 4 };
+        let size = if matches!(insn.code(), Code::Call_rm16) {
+            2
+        } else {
+            4
+        };
         let next = self.next_eip;
         self.load_target(insn, reg::R11, size);
         self.terminal = true;
@@ -192,11 +235,21 @@ impl Lower<'_> {
 
     /// RET, RET n.
     pub(crate) fn near_return(&mut self, insn: &Instruction) -> bool {
-        let size = if matches!(insn.code(), Code::Retnw | Code::Retnw_imm16) { 2 } else { 4 };
-        let extra = if insn.op_count() > 0 { i32::from(insn.immediate16()) } else { 0 };
+        let size = if matches!(insn.code(), Code::Retnw | Code::Retnw_imm16) {
+            2
+        } else {
+            4
+        };
+        let extra = if insn.op_count() > 0 {
+            i32::from(insn.immediate16())
+        } else {
+            0
+        };
         let width = if size == 2 { Width::B2 } else { Width::B4 };
         let ea = self.stack_ea(0);
-        self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| l.c().load(width, reg::R13, m));
+        self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| {
+            l.c().load(width, reg::R13, m)
+        });
         self.stack_adjust(size as i32 + extra);
         if self.unit.chain {
             self.c().bytes(&[0xc3]);
@@ -218,7 +271,11 @@ impl Lower<'_> {
 
     /// JMP r/m.
     pub(crate) fn jump_indirect(&mut self, insn: &Instruction) -> bool {
-        let size = if matches!(insn.code(), Code::Jmp_rm16) { 2 } else { 4 };
+        let size = if matches!(insn.code(), Code::Jmp_rm16) {
+            2
+        } else {
+            4
+        };
         if self.unit.chain {
             self.poll();
         }
@@ -240,7 +297,9 @@ impl Lower<'_> {
         let (_, ea) = memory_operand(insn);
         let seg = segment_of(insn.memory_segment());
         let width = if size == 2 { Width::B2 } else { Width::B4 };
-        self.access(seg, ea, size, Rw::Read, &mut |l, m| l.c().load(width, to, m));
+        self.access(seg, ea, size, Rw::Read, &mut |l, m| {
+            l.c().load(width, to, m)
+        });
     }
 
     /// Jcc rel.
@@ -263,8 +322,14 @@ impl Lower<'_> {
         let next = self.next_eip;
         let wide = matches!(
             insn.code(),
-            Code::Loop_rel8_16_ECX | Code::Loop_rel8_32_ECX | Code::Loope_rel8_16_ECX | Code::Loope_rel8_32_ECX
-                | Code::Loopne_rel8_16_ECX | Code::Loopne_rel8_32_ECX | Code::Jecxz_rel8_16 | Code::Jecxz_rel8_32
+            Code::Loop_rel8_16_ECX
+                | Code::Loop_rel8_32_ECX
+                | Code::Loope_rel8_16_ECX
+                | Code::Loope_rel8_32_ECX
+                | Code::Loopne_rel8_16_ECX
+                | Code::Loopne_rel8_32_ECX
+                | Code::Jecxz_rel8_16
+                | Code::Jecxz_rel8_32
         );
         if target <= self.eip && self.unit.chain {
             self.poll();
@@ -283,7 +348,12 @@ impl Lower<'_> {
                 if wide {
                     c.add_const(reg::RCX, -1);
                 } else {
-                    let cx = HostMem { base: Some(reg::RCX), index: None, disp: -1, window: false };
+                    let cx = HostMem {
+                        base: Some(reg::RCX),
+                        index: None,
+                        disp: -1,
+                        window: false,
+                    };
                     c.lea32(reg::R9, cx);
                     c.mov_rr(Width::B2, reg::RCX, reg::R9);
                 }
@@ -323,7 +393,12 @@ impl Lower<'_> {
         if self.unit.mode.stack32() {
             self.c().add_const(reg::R12, n);
         } else {
-            let sp = HostMem { base: Some(reg::R12), index: None, disp: n, window: false };
+            let sp = HostMem {
+                base: Some(reg::R12),
+                index: None,
+                disp: n,
+                window: false,
+            };
             self.c().lea32(reg::R9, sp);
             self.c().mov_rr(Width::B2, reg::R12, reg::R9);
         }

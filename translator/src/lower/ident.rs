@@ -31,10 +31,15 @@ impl Lower<'_> {
         canonical(&mut insn);
         let mut memory = None;
         {
-            let info = self.info.info_options(&insn, InstructionInfoOptions::NO_REGISTER_USAGE);
+            let info = self
+                .info
+                .info_options(&insn, InstructionInfoOptions::NO_REGISTER_USAGE);
             for u in info.used_memory() {
                 let rw = match u.access() {
-                    OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess | OpAccess::None => Rw::Read,
+                    OpAccess::Read
+                    | OpAccess::CondRead
+                    | OpAccess::NoMemAccess
+                    | OpAccess::None => Rw::Read,
                     OpAccess::Write => Rw::Write,
                     _ => Rw::Update,
                 };
@@ -55,12 +60,18 @@ impl Lower<'_> {
             }
             if let Some(of) = high_byte_of(r) {
                 // Which operands are written does not matter for correctness of the copy back.
-                high = Some(HighByte { operand: i, of, written: i == 0 || guest.mnemonic() == iced_x86::Mnemonic::Xadd
-                    || guest.mnemonic() == iced_x86::Mnemonic::Xchg });
+                high = Some(HighByte {
+                    operand: i,
+                    of,
+                    written: i == 0
+                        || guest.mnemonic() == iced_x86::Mnemonic::Xadd
+                        || guest.mnemonic() == iced_x86::Mnemonic::Xchg,
+                });
             }
         }
         let Some((size, rw, none)) = memory else {
-            let needs_rex = (0..insn.op_count()).any(|i| matches!(insn.op_register(i), Register::R12D | Register::R12W));
+            let needs_rex = (0..insn.op_count())
+                .any(|i| matches!(insn.op_register(i), Register::R12D | Register::R12W));
             let ok = match high {
                 Some(h) if needs_rex => self.with_high_byte(&mut insn, h, &mut |_, _| {}),
                 _ => self.encode(&insn),
@@ -94,7 +105,12 @@ impl Lower<'_> {
 
     /// Encodes an instruction whose high-byte register cannot be named beside a REX prefix: works
     /// on a rotated copy in r11. Flags are the instruction's own (RORX has none).
-    fn with_high_byte(&mut self, insn: &mut Instruction, h: HighByte, _: &mut dyn FnMut(&mut Self, &HostMem)) -> bool {
+    fn with_high_byte(
+        &mut self,
+        insn: &mut Instruction,
+        h: HighByte,
+        _: &mut dyn FnMut(&mut Self, &HostMem),
+    ) -> bool {
         self.rorx32(reg::R11, h.of, 8);
         insn.set_op_register(h.operand, Register::R11L);
         let ok = self.encode(insn);
@@ -108,14 +124,26 @@ impl Lower<'_> {
     pub(crate) fn rorx32(&mut self, dst: u8, src: u8, count: u8) {
         let r = if dst >= 8 { 0 } else { 0x80 };
         let b = if src >= 8 { 0 } else { 0x20 };
-        self.c().bytes(&[0xc4, r | 0x40 | b | 3, 0x7b, 0xf0, 0xc0 | ((dst & 7) << 3) | (src & 7), count]);
+        self.c().bytes(&[
+            0xc4,
+            r | 0x40 | b | 3,
+            0x7b,
+            0xf0,
+            0xc0 | ((dst & 7) << 3) | (src & 7),
+            count,
+        ]);
     }
 
     /// LEA: no access, only arithmetic.
     pub(crate) fn lea(&mut self, insn: &Instruction) {
         let (_, ea) = memory_operand(insn);
         let dst = host_number(insn.op0_register());
-        let m = HostMem { base: ea.base, index: ea.index, disp: ea.disp, window: false };
+        let m = HostMem {
+            base: ea.base,
+            index: ea.index,
+            disp: ea.disp,
+            window: false,
+        };
         let wide = insn.code() == Code::Lea_r32_m;
         if wide && !ea.addr16 {
             self.c().lea32(dst, m);
@@ -125,7 +153,8 @@ impl Lower<'_> {
         if ea.addr16 {
             self.c().movzx16(reg::R13, reg::R13);
         }
-        self.c().mov_rr(if wide { Width::B4 } else { Width::B2 }, dst, reg::R13);
+        self.c()
+            .mov_rr(if wide { Width::B4 } else { Width::B2 }, dst, reg::R13);
     }
 
     /// BT/BTS/BTR/BTC m, r: the bit offset reaches beyond the operand. Computes the address of the
@@ -153,8 +182,24 @@ impl Lower<'_> {
         // pext r11d, source, r14d
         c.bytes(&[0xc4, 0x42, ((!source & 0xf) << 3) | 2, 0xf5, 0xde]);
         // r8 = base address + r8 * scale
-        c.lea32(reg::R13, HostMem { base: ea.base, index: ea.index, disp: ea.disp, window: false });
-        c.lea32(reg::R8, HostMem { base: Some(reg::R13), index: Some((reg::R8, scale)), disp: 0, window: false });
+        c.lea32(
+            reg::R13,
+            HostMem {
+                base: ea.base,
+                index: ea.index,
+                disp: ea.disp,
+                window: false,
+            },
+        );
+        c.lea32(
+            reg::R8,
+            HostMem {
+                base: Some(reg::R13),
+                index: Some((reg::R8, scale)),
+                disp: 0,
+                window: false,
+            },
+        );
         let ea = super::access::Ea::of_register(reg::R8, 0, ea.addr16);
         let rw = if write { Rw::Update } else { Rw::Read };
         let mut insn = *guest;
@@ -174,7 +219,11 @@ impl Lower<'_> {
     /// address because nothing faults any more.
     pub(crate) fn mask_move(&mut self, insn: &Instruction) {
         let seg = super::access::segment_of(insn.memory_segment());
-        let size = if insn.code() == Code::Maskmovq_rDI_mm_mm { 8 } else { 16 };
+        let size = if insn.code() == Code::Maskmovq_rDI_mm_mm {
+            8
+        } else {
+            16
+        };
         let addr16 = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::MemorySegDI);
         let mut host = *insn;
         host.set_segment_prefix(Register::None);

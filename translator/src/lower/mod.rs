@@ -207,7 +207,12 @@ impl<'a> Lower<'a> {
             c.bytes(&eip.to_le_bytes());
             c.jcc_abs(0x5, miss);
         } else {
-            let difference = HostMem { base: Some(reg::R13), index: None, disp: eip.wrapping_neg() as i32, window: false };
+            let difference = HostMem {
+                base: Some(reg::R13),
+                index: None,
+                disp: eip.wrapping_neg() as i32,
+                window: false,
+            };
             c.lea32(reg::R14, difference);
             c.if_nonzero_jump_abs(reg::R14, miss);
         }
@@ -321,7 +326,11 @@ impl<'a> Lower<'a> {
     /// Calls the monitor to execute this instruction.
     pub(crate) fn callout(&mut self, insn: &Instruction, trap: Option<Trap>) {
         let site = self.unit.site_base + self.s.sites.len() as u32;
-        self.s.sites.push(Site { insn: *insn, trap, last: self.last });
+        self.s.sites.push(Site {
+            insn: *insn,
+            trap,
+            last: self.last,
+        });
         let thunk = self.c_stubs.callout;
         let c = self.c();
         c.mov_imm(reg::R9, site);
@@ -342,14 +351,40 @@ impl<'a> Lower<'a> {
 }
 
 const REG64: [Register; 16] = [
-    Register::RAX, Register::RCX, Register::RDX, Register::RBX, Register::RSP, Register::RBP, Register::RSI,
-    Register::RDI, Register::R8, Register::R9, Register::R10, Register::R11, Register::R12, Register::R13,
-    Register::R14, Register::R15,
+    Register::RAX,
+    Register::RCX,
+    Register::RDX,
+    Register::RBX,
+    Register::RSP,
+    Register::RBP,
+    Register::RSI,
+    Register::RDI,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
 ];
 const REG32: [Register; 16] = [
-    Register::EAX, Register::ECX, Register::EDX, Register::EBX, Register::ESP, Register::EBP, Register::ESI,
-    Register::EDI, Register::R8D, Register::R9D, Register::R10D, Register::R11D, Register::R12D, Register::R13D,
-    Register::R14D, Register::R15D,
+    Register::EAX,
+    Register::ECX,
+    Register::EDX,
+    Register::EBX,
+    Register::ESP,
+    Register::EBP,
+    Register::ESI,
+    Register::EDI,
+    Register::R8D,
+    Register::R9D,
+    Register::R10D,
+    Register::R11D,
+    Register::R12D,
+    Register::R13D,
+    Register::R14D,
+    Register::R15D,
 ];
 
 /// The host register that holds a guest register (any width of it): ESP lives in r12.
@@ -363,7 +398,11 @@ pub(crate) fn host_number(r: Register) -> u8 {
 /// Puts a host memory operand into an instruction.
 pub(crate) fn set_memory(insn: &mut Instruction, m: &HostMem) {
     let names = if m.window { &REG32 } else { &REG64 };
-    insn.set_segment_prefix(if m.window { Register::GS } else { Register::None });
+    insn.set_segment_prefix(if m.window {
+        Register::GS
+    } else {
+        Register::None
+    });
     insn.set_memory_base(m.base.map_or(Register::None, |b| names[b as usize]));
     match m.index {
         Some((i, scale)) => {
@@ -385,7 +424,13 @@ pub(crate) fn set_memory(insn: &mut Instruction, m: &HostMem) {
         (None, _) => 4,
         (_, 0) => 0,
         (_, d) if i8::try_from(d).is_ok() => 1,
-        _ => if m.window { 4 } else { 8 },
+        _ => {
+            if m.window {
+                4
+            } else {
+                8
+            }
+        }
     };
     insn.set_memory_displ_size(size);
 }

@@ -33,14 +33,17 @@ impl Lower<'_> {
         match insn.op0_kind() {
             OpKind::Register if insn.op0_register().is_segment_register() => {
                 let seg = super::access::segment_of(insn.op0_register());
-                self.c().load(Width::B2, reg::R11, &HostMem::state(selector_off(seg)));
+                self.c()
+                    .load(Width::B2, reg::R11, &HostMem::state(selector_off(seg)));
                 self.push_register(reg::R11, size);
             }
             OpKind::Register => self.push_register(host_number(insn.op0_register()), size),
             OpKind::Memory => {
                 let (seg, ea) = memory_operand(insn);
                 let width = if size == 2 { Width::B2 } else { Width::B4 };
-                self.access(seg, ea, size, Rw::Read, &mut |l, m| l.c().load(width, reg::R11, m));
+                self.access(seg, ea, size, Rw::Read, &mut |l, m| {
+                    l.c().load(width, reg::R11, m)
+                });
                 self.push_register(reg::R11, size);
             }
             _ => self.push_imm(insn.immediate(0) as u32, size),
@@ -55,16 +58,22 @@ impl Lower<'_> {
         if insn.op0_kind() == OpKind::Register {
             let to = host_number(insn.op0_register());
             if width == Width::B4 && to != reg::R12 {
-                self.access(SegReg::Ss, stack, size, Rw::Read, &mut |l, m| l.c().load(width, to, m));
+                self.access(SegReg::Ss, stack, size, Rw::Read, &mut |l, m| {
+                    l.c().load(width, to, m)
+                });
                 self.stack_adjust(4);
                 return;
             }
-            self.access(SegReg::Ss, stack, size, Rw::Read, &mut |l, m| l.c().load(width, reg::R11, m));
+            self.access(SegReg::Ss, stack, size, Rw::Read, &mut |l, m| {
+                l.c().load(width, reg::R11, m)
+            });
             self.stack_adjust(size as i32);
             self.c().mov_rr(width, to, reg::R11);
             return;
         }
-        self.access(SegReg::Ss, stack, size, Rw::Read, &mut |l, m| l.c().load(width, reg::R11, m));
+        self.access(SegReg::Ss, stack, size, Rw::Read, &mut |l, m| {
+            l.c().load(width, reg::R11, m)
+        });
         let (seg, mut ea) = memory_operand(insn);
         if insn.memory_base() == Register::ESP {
             // The address is computed after the increment. SDM vol. 2B, POP.
@@ -82,8 +91,15 @@ impl Lower<'_> {
         let width = if size == 2 { Width::B2 } else { Width::B4 };
         let stack32 = self.unit.mode.stack32();
         let ea = Ea::of_register(5, 0, !stack32);
-        self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| l.c().load(width, reg::R11, m));
-        let after = HostMem { base: Some(5), index: None, disp: size as i32, window: false };
+        self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| {
+            l.c().load(width, reg::R11, m)
+        });
+        let after = HostMem {
+            base: Some(5),
+            index: None,
+            disp: size as i32,
+            window: false,
+        };
         if stack32 {
             self.c().lea32(reg::R12, after);
         } else {

@@ -6,8 +6,8 @@
 //! and a fault in the middle leaves the guest's registers as the architecture wants them. Counts
 //! of 4096 and more, and everything else, go to the monitor in interruptible pieces.
 
-use super::access::{Ea, Rw, pext_state, segment_of};
 use super::Lower;
+use super::access::{Ea, Rw, pext_state, segment_of};
 use crate::asm::{HostMem, Width, reg};
 use crate::off;
 use crate::state::{SegClass, SegReg};
@@ -29,16 +29,28 @@ fn parts(insn: &Instruction) -> Parts {
         M::Movsw | M::Stosw | M::Lodsw | M::Scasw | M::Cmpsw => Width::B2,
         _ => Width::B4,
     };
-    let source = !matches!(insn.mnemonic(), M::Stosb | M::Stosw | M::Stosd | M::Scasb | M::Scasw | M::Scasd);
+    let source = !matches!(
+        insn.mnemonic(),
+        M::Stosb | M::Stosw | M::Stosd | M::Scasb | M::Scasw | M::Scasd
+    );
     let dest = !matches!(insn.mnemonic(), M::Lodsb | M::Lodsw | M::Lodsd);
     let addr16 = (0..insn.op_count()).any(|i| {
-        matches!(insn.op_kind(i), OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI)
+        matches!(
+            insn.op_kind(i),
+            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI
+        )
     });
     let segment = match insn.segment_prefix() {
         Register::None => SegReg::Ds,
         r => segment_of(r),
     };
-    Parts { source, dest, width, addr16, segment }
+    Parts {
+        source,
+        dest,
+        width,
+        addr16,
+        segment,
+    }
 }
 
 impl Lower<'_> {
@@ -53,7 +65,12 @@ impl Lower<'_> {
                 && (!p.dest || flat(self, SegReg::Es));
             let plain = matches!(
                 insn.mnemonic(),
-                Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd
+                Mnemonic::Movsb
+                    | Mnemonic::Movsw
+                    | Mnemonic::Movsd
+                    | Mnemonic::Stosb
+                    | Mnemonic::Stosw
+                    | Mnemonic::Stosd
             );
             if ok && !self.soft {
                 self.repeat_inline(insn, &p);
@@ -70,8 +87,12 @@ impl Lower<'_> {
     fn step(&mut self, register: u8, p: &Parts) {
         let c = self.c();
         c.load(Width::B8, reg::R8, &HostMem::state(off!(string_step)));
-        let next =
-            HostMem { base: Some(register), index: Some((reg::R8, p.width.bytes() as u8)), disp: 0, window: false };
+        let next = HostMem {
+            base: Some(register),
+            index: Some((reg::R8, p.width.bytes() as u8)),
+            disp: 0,
+            window: false,
+        };
         if p.addr16 {
             c.lea32(reg::R9, next);
             c.mov_rr(Width::B2, register, reg::R9);
@@ -88,7 +109,9 @@ impl Lower<'_> {
         match mnemonic {
             M::Lodsb | M::Lodsw | M::Lodsd => {
                 let w = p.width;
-                self.access(p.segment, from, size, Rw::Read, &mut |l, m| l.c().load(w, reg::R11, m));
+                self.access(p.segment, from, size, Rw::Read, &mut |l, m| {
+                    l.c().load(w, reg::R11, m)
+                });
                 self.c().mov_rr(w, reg::RAX, reg::R11);
                 self.step(reg::RSI, p);
             }
@@ -99,7 +122,9 @@ impl Lower<'_> {
                 });
             }
             M::Movsb | M::Movsw | M::Movsd => {
-                self.access(p.segment, from, size, Rw::Read, &mut |l, m| l.c().load(p.width, reg::R11, m));
+                self.access(p.segment, from, size, Rw::Read, &mut |l, m| {
+                    l.c().load(p.width, reg::R11, m)
+                });
                 self.access(SegReg::Es, to, size, Rw::Write, &mut |l, m| {
                     l.c().store(p.width, reg::R11, m);
                     l.step(reg::RSI, p);
@@ -107,12 +132,18 @@ impl Lower<'_> {
                 });
             }
             M::Scasb | M::Scasw | M::Scasd => {
-                self.access(SegReg::Es, to, size, Rw::Read, &mut |l, m| l.compare(p.width, reg::RAX, m));
+                self.access(SegReg::Es, to, size, Rw::Read, &mut |l, m| {
+                    l.compare(p.width, reg::RAX, m)
+                });
                 self.step(reg::RDI, p);
             }
             _ => {
-                self.access(p.segment, from, size, Rw::Read, &mut |l, m| l.c().load(p.width, reg::R11, m));
-                self.access(SegReg::Es, to, size, Rw::Read, &mut |l, m| l.compare(p.width, reg::R11, m));
+                self.access(p.segment, from, size, Rw::Read, &mut |l, m| {
+                    l.c().load(p.width, reg::R11, m)
+                });
+                self.access(SegReg::Es, to, size, Rw::Read, &mut |l, m| {
+                    l.compare(p.width, reg::R11, m)
+                });
                 self.step(reg::RSI, p);
                 self.step(reg::RDI, p);
             }
@@ -133,7 +164,12 @@ impl Lower<'_> {
         pext_state(c, reg::R14, reg::RCX, off!(mask_long_count));
         c.if_nonzero_jump(reg::R14, long);
         c.load(Width::B8, reg::R14, &HostMem::state(off!(window_base)));
-        let window = |r| HostMem { base: Some(r), index: Some((reg::R14, 1)), disp: 0, window: false };
+        let window = |r| HostMem {
+            base: Some(r),
+            index: Some((reg::R14, 1)),
+            disp: 0,
+            window: false,
+        };
         if p.source {
             c.lea64(reg::RSI, window(reg::RSI));
         }
@@ -177,7 +213,12 @@ impl Lower<'_> {
     fn repeat_soft(&mut self, insn: &Instruction, p: &Parts) {
         let long = self.c().label();
         let done = self.c().label();
-        let at = |base, index| HostMem { base: Some(base), index: Some((index, 1)), disp: 0, window: false };
+        let at = |base, index| HostMem {
+            base: Some(base),
+            index: Some((index, 1)),
+            disp: 0,
+            window: false,
+        };
         let c = self.c();
         pext_state(c, reg::R14, reg::RCX, off!(mask_long_count));
         c.if_nonzero_jump(reg::R14, long);
@@ -185,7 +226,15 @@ impl Lower<'_> {
         c.add_const(reg::R8, -1);
         c.if_nonzero_jump(reg::R8, long);
         let scaled = (reg::RCX, p.width.bytes() as u8);
-        c.lea32(reg::R8, HostMem { base: None, index: Some(scaled), disp: 0, window: false });
+        c.lea32(
+            reg::R8,
+            HostMem {
+                base: None,
+                index: Some(scaled),
+                disp: 0,
+                window: false,
+            },
+        );
         c.mov_rr(Width::B4, reg::R13, reg::RDI);
         self.soft_lookup(0, Some(reg::R8), Rw::Write, long);
         self.c().lea64(reg::R11, at(reg::R13, reg::R14));

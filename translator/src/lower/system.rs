@@ -13,7 +13,11 @@ impl Lower<'_> {
         let set = insn.mnemonic() == Mnemonic::Std;
         let c = self.c();
         c.bytes(&[if set { 0xfd } else { 0xfc }]);
-        c.store_imm(Width::B8, if set { u32::MAX } else { 1 }, &HostMem::state(off!(string_step)));
+        c.store_imm(
+            Width::B8,
+            if set { u32::MAX } else { 1 },
+            &HostMem::state(off!(string_step)),
+        );
     }
 
     /// True if CLI and STI need no IOPL check: real mode and ring 0.
@@ -25,7 +29,8 @@ impl Lower<'_> {
     /// CLI.
     pub(crate) fn cli(&mut self, insn: &Instruction) {
         if self.may_change_if() {
-            self.c().store_imm(Width::B1, 0, &HostMem::state(off!(if_flag)));
+            self.c()
+                .store_imm(Width::B1, 0, &HostMem::state(off!(if_flag)));
         } else {
             self.callout(insn, None);
         }
@@ -70,10 +75,26 @@ impl Lower<'_> {
         c.load(Width::B1, reg::R9, &HostMem::state(off!(if_flag)));
         self.rorx32(reg::R9, reg::R9, 32 - 9);
         let c = self.c();
-        c.lea32(reg::R11, HostMem { base: Some(reg::R11), index: Some((reg::R9, 1)), disp: 2, window: false });
+        c.lea32(
+            reg::R11,
+            HostMem {
+                base: Some(reg::R11),
+                index: Some((reg::R9, 1)),
+                disp: 2,
+                window: false,
+            },
+        );
         c.load(Width::B4, reg::R9, &HostMem::state(off!(sys_flags)));
         // RF and VM read as zero: the run loop clears RF, and VM is clear in this mode.
-        c.lea32(reg::R11, HostMem { base: Some(reg::R11), index: Some((reg::R9, 1)), disp: 0, window: false });
+        c.lea32(
+            reg::R11,
+            HostMem {
+                base: Some(reg::R11),
+                index: Some((reg::R9, 1)),
+                disp: 0,
+                window: false,
+            },
+        );
         self.push_register(reg::R11, size);
     }
 
@@ -87,18 +108,33 @@ impl Lower<'_> {
         let slow = self.c().label();
         let done = self.c().label();
         let ea = self.stack_ea(0);
-        self.access(SegReg::Ss, ea, 4, Rw::Read, &mut |l, m| l.c().load(Width::B4, reg::R11, m));
+        self.access(SegReg::Ss, ea, 4, Rw::Read, &mut |l, m| {
+            l.c().load(Width::B4, reg::R11, m)
+        });
         let c = self.c();
         c.mov_rr(Width::B4, reg::R9, reg::R11);
         c.bytes(&[0x41, 0x81, 0xe1]); // and r9d, the flags that POPF may change, and DF
-        c.bytes(&(eflags::TF | eflags::IOPL | eflags::NT | eflags::AC | eflags::ID | eflags::DF).to_le_bytes());
-        c.op_mem(Width::B4, &[0x3b], reg::R9, &HostMem::state(off!(sys_flags)));
+        c.bytes(
+            &(eflags::TF | eflags::IOPL | eflags::NT | eflags::AC | eflags::ID | eflags::DF)
+                .to_le_bytes(),
+        );
+        c.op_mem(
+            Width::B4,
+            &[0x3b],
+            reg::R9,
+            &HostMem::state(off!(sys_flags)),
+        );
         c.jcc(0x5, slow);
         c.mov_rr(Width::B4, reg::R9, reg::R11);
         c.bytes(&[0x41, 0xc1, 0xe9, 9]); // shr r9d, 9
         c.bytes(&[0x41, 0x83, 0xe1, 1]); // and r9d, 1
         c.mov_rr(Width::B4, reg::R10, reg::R9);
-        c.op_mem(Width::B4, &[0x23], reg::R10, &HostMem::state(off!(event_waiting)));
+        c.op_mem(
+            Width::B4,
+            &[0x23],
+            reg::R10,
+            &HostMem::state(off!(event_waiting)),
+        );
         c.jcc(0x5, slow);
         c.store(Width::B1, reg::R9, &HostMem::state(off!(if_flag)));
         c.bytes(&[0xfc]); // cld
@@ -123,15 +159,19 @@ impl Lower<'_> {
     /// MOV r/m, sreg.
     pub(crate) fn store_selector(&mut self, insn: &Instruction) {
         let seg = segment_of(insn.op1_register());
-        self.c().load(Width::B2, reg::R11, &HostMem::state(selector_off(seg)));
+        self.c()
+            .load(Width::B2, reg::R11, &HostMem::state(selector_off(seg)));
         if insn.op0_kind() == OpKind::Register {
             let wide = insn.op0_register().is_gpr32();
             debug_assert!(wide || insn.code() != Code::INVALID);
             let to = host_number(insn.op0_register());
-            self.c().mov_rr(if wide { Width::B4 } else { Width::B2 }, to, reg::R11);
+            self.c()
+                .mov_rr(if wide { Width::B4 } else { Width::B2 }, to, reg::R11);
             return;
         }
         let (data, ea) = memory_operand(insn);
-        self.access(data, ea, 2, Rw::Write, &mut |l, m| l.c().store(Width::B2, reg::R11, m));
+        self.access(data, ea, 2, Rw::Write, &mut |l, m| {
+            l.c().store(Width::B2, reg::R11, m)
+        });
     }
 }
