@@ -207,9 +207,10 @@ pub fn emit(c: &mut CodeBuf, base: u64) -> Stubs {
         c.align(16, 0xcc);
         base + u64::from(c.pos())
     };
-    let mut s = Stubs::default();
-
-    s.enter = here(c);
+    let mut s = Stubs {
+        enter: here(c),
+        ..Stubs::default()
+    };
     dynasm!(c ; .arch x64
         ; push rbx ; push rbp ; push r12 ; push r13 ; push r14 ; push r15 ; sub rsp, 8
         ; mov r15, rdi ; mov r14, rsi

@@ -51,7 +51,8 @@ pub struct Vcpu {
     kicker: Arc<Kicker>,
     area: Area,
     poison: Poison,
-    poll_target: Box<u32>,
+    /// What an unarmed poll loads: `GuestState::poll_target` points here.
+    _poll_target: Box<u32>,
 }
 
 /// Host memory of one processor: a poison page, then a guard page and a return stack for each
@@ -198,7 +199,7 @@ impl Vcpu {
             kicker,
             area,
             poison,
-            poll_target,
+            _poll_target: poll_target,
         })
     }
 
