@@ -355,7 +355,6 @@ impl Translator {
             mode,
             eip: source.key.eip,
             phys: source.key.phys,
-            bytes: &source.bytes[..in_page],
             adapted: &self.adapted,
             site_base: self.sites.len() as u32,
             link_base: self.links.len() as u32,

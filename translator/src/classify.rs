@@ -1,9 +1,7 @@
 //! What each opcode is to the translator: one row per opcode, computed once from the decoder's own
 //! tables plus the exceptions that the architecture makes.
 
-use iced_x86::{
-    Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
-};
+use iced_x86::{Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -430,39 +428,6 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
         return Class::Undefined;
     }
     Class::Ident
-}
-
-/// The six arithmetic flags, in the decoder's bit names.
-pub const ARITH_FLAGS: u32 = RflagsBits::OF
-    | RflagsBits::SF
-    | RflagsBits::ZF
-    | RflagsBits::AF
-    | RflagsBits::CF
-    | RflagsBits::PF;
-
-/// Flags an instruction certainly overwrites whatever its operands are at run time.
-#[must_use]
-pub fn flags_killed(insn: &Instruction) -> u32 {
-    use Mnemonic as M;
-    match insn.mnemonic() {
-        // A zero count leaves all flags alone.
-        M::Shl
-        | M::Sal
-        | M::Shr
-        | M::Sar
-        | M::Rol
-        | M::Ror
-        | M::Rcl
-        | M::Rcr
-        | M::Shld
-        | M::Shrd => {
-            let last = insn.op_count() - 1;
-            let by_one = insn.op_kind(last) == OpKind::Immediate8 && insn.immediate8() & 0x1f != 0;
-            if by_one { insn.rflags_modified() } else { 0 }
-        }
-        _ if insn.has_rep_prefix() || insn.has_repne_prefix() => 0,
-        _ => insn.rflags_modified(),
-    }
 }
 
 /// Whether a memory operand that is not aligned to its size raises #GP(0). Intel SDM vol. 1, 13.3

@@ -263,7 +263,9 @@ pub fn emit(c: &mut CodeBuf, base: u64) -> Stubs {
         s.return_underflow[table] = here(c);
         dynasm!(c ; .arch x64 ; mov rsp, [r15 + off!(return_stack_top)]);
         s.return_lookup[table] = base + u64::from(c.pos());
+        // A poll: a loop may be closed by returns that match no call. The guest is at r13.
         dynasm!(c ; .arch x64
+            ; mov r14, [r15 + off!(poll_ptr)] ; mov r14d, [r14]
             ; movzx r14d, r13w
             ; jmp QWORD [r15 + r14 * 8 + jump_cache_off(table)]
         );

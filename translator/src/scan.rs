@@ -1,6 +1,6 @@
-//! Scanning: guest bytes to a unit's instructions with their classes and flag liveness.
+//! Scanning: guest bytes to a unit's instructions with their classes.
 
-use crate::classify::{ARITH_FLAGS, Class, Table, flags_killed};
+use crate::classify::{Class, Table};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 
 /// Most instructions in one unit.
@@ -13,8 +13,6 @@ pub struct Scanned {
     pub insn: Instruction,
     /// How it is lowered.
     pub class: Class,
-    /// True if no arithmetic flag's value before this instruction matters.
-    pub flags_dead: bool,
 }
 
 /// Why nothing could be scanned.
@@ -57,11 +55,7 @@ pub fn scan(
                 Class::Undefined
             }
         };
-        out.push(Scanned {
-            insn,
-            class,
-            flags_dead: false,
-        });
+        out.push(Scanned { insn, class });
         if ends_unit(class) {
             break;
         }
@@ -69,7 +63,6 @@ pub fn scan(
     if out.is_empty() {
         return Err(ScanError::NeedMoreBytes);
     }
-    mark_liveness(out);
     Ok(())
 }
 
@@ -88,57 +81,4 @@ pub fn ends_unit(class: Class) -> bool {
             | Class::CalloutEnd
             | Class::Undefined
     )
-}
-
-fn flags_read(s: &Scanned) -> u32 {
-    match s.class {
-        Class::Callout | Class::CalloutEnd | Class::Undefined | Class::Pushf | Class::Sti => {
-            ARITH_FLAGS
-        }
-        _ => s.insn.rflags_read() & ARITH_FLAGS,
-    }
-}
-
-fn mark_liveness(insns: &mut [Scanned]) {
-    let mut live = ARITH_FLAGS;
-    for s in insns.iter_mut().rev() {
-        let killed = if s.class == Class::Nop {
-            0
-        } else {
-            flags_killed(&s.insn)
-        };
-        live = (live & !killed) | flags_read(s);
-        s.flags_dead = live & ARITH_FLAGS == 0;
-    }
-}
-
-/// Whether the arithmetic flags are dead at `eip`, by looking at the instructions there; false
-/// when it cannot be seen.
-#[must_use]
-pub fn flags_dead_at(bytes: &[u8], eip: u32, code32: bool, table: &Table) -> bool {
-    let bits = if code32 { 32 } else { 16 };
-    let mut decoder = Decoder::with_ip(bits, bytes, u64::from(eip), DecoderOptions::NONE);
-    let mut live = ARITH_FLAGS;
-    for _ in 0..12 {
-        if !decoder.can_decode() {
-            return false;
-        }
-        let insn = decoder.decode();
-        if decoder.last_error() != DecoderError::None {
-            return false;
-        }
-        let s = Scanned {
-            insn,
-            class: table.class(&insn),
-            flags_dead: false,
-        };
-        if flags_read(&s) & live != 0 || ends_unit(s.class) {
-            return false;
-        }
-        live &= !flags_killed(&insn);
-        if live == 0 {
-            return true;
-        }
-    }
-    false
 }

@@ -239,6 +239,20 @@ impl Vcpu {
         let (st, core) = self.parts_mut();
         let fault = st.fault;
         core.stats.host_faults[(fault.trapno & 31) as usize] += 1;
+        if fault.trapno == 14
+            && fault.addr == poison.poll
+            && fault.rip < core.translator.stubs().end
+        {
+            // The poll of a return lookup: the return is done, r13 is where it went.
+            core.stats.polls += 1;
+            st.rip = st.gpr[13] & 0xffff_ffff;
+            for r in &mut st.gpr[..8] {
+                *r &= 0xffff_ffff;
+            }
+            self.shared.poll_ptr().store(poll_target, Ordering::Release);
+            self.kicker.attention.store(true, Ordering::Release);
+            return Ok(false);
+        }
         let Some(at) = core.translator.locate(fault.rip) else {
             return Err(format!(
                 "host fault {} at {:#x}, outside every unit",

@@ -2,12 +2,13 @@
 //!
 //! Window:  `op gs:[ea32]`. A miss is a host fault at that instruction.
 //!
-//! Soft, flags dead:
+//! Soft, without touching flags (they must be exact if the access faults):
 //! ```text
-//! lea r13d, EA ; lea r9d, [r13+size-1] ; mov r14d, r13d ; shr r14d, 8 ; and r14d, index*16
-//! and r9d, ~0xfff ; cmp r9d, [tlb+r14].tag ; jne slow ; mov r14, [tlb+r14].delta ; op [r13+r14]
+//! lea r13d, EA ; pext r14d, r13d, index bits ; lea r14d, [r14*2]
+//! mov r9d, [tlb + r14*8].tag ; not r9d ; lea r9d, [r13 + r9 + size]   (last byte - tag)
+//! pext r9d, r9d, page bits ; if r9d != 0 (by JRCXZ) goto slow
+//! mov r14, [tlb + r14*8].delta ; op [r13 + r14]
 //! ```
-//! Soft, flags live: the same with PEXT and a difference that RCX-zero branches test.
 //! The tag compared is that of the last byte, the entry that of the first: a crossing access misses.
 //! The slow path of a write repeats the operation on the resolved address and then commits.
 
@@ -266,76 +267,48 @@ impl Lower<'_> {
     pub(crate) fn soft_lookup(&mut self, size: u32, more: Option<u8>, rw: Rw, slow: Label) {
         let tlb = off!(tlb) + (self.unit.mode.table() * TLB_ENTRIES * 16) as i32;
         let tag = tlb + if rw.writes() { 4 } else { 0 };
-        let flags_dead = self.flags_dead;
-        let index = more.map(|r| (r, 1));
+        let entry = |disp| HostMem {
+            base: Some(reg::R15),
+            index: Some((reg::R14, 8)),
+            disp,
+            window: false,
+        };
         let c = self.c();
-        if flags_dead {
-            let entry = |disp| HostMem {
-                base: Some(reg::R15),
+        pext_state(c, reg::R14, reg::R13, off!(mask_index));
+        c.lea32(
+            reg::R14,
+            HostMem {
+                base: Some(reg::R14),
                 index: Some((reg::R14, 1)),
-                disp,
+                disp: 0,
                 window: false,
-            };
+            },
+        );
+        c.load(Width::B4, reg::R9, &entry(tag));
+        c.bytes(&[0x41, 0xf7, 0xd1]); // not r9d
+        c.lea32(
+            reg::R9,
+            HostMem {
+                base: Some(reg::R13),
+                index: Some((reg::R9, 1)),
+                disp: size as i32,
+                window: false,
+            },
+        );
+        if let Some(more) = more {
             c.lea32(
                 reg::R9,
                 HostMem {
-                    base: Some(reg::R13),
-                    index,
-                    disp: size as i32 - 1,
-                    window: false,
-                },
-            );
-            c.mov_rr(Width::B4, reg::R14, reg::R13);
-            c.bytes(&[0x41, 0xc1, 0xee, 8]); // shr r14d, 8
-            c.bytes(&[0x41, 0x81, 0xe6]); // and r14d, index * 16
-            c.bytes(&((TLB_ENTRIES as u32 - 1) * 16).to_le_bytes());
-            c.bytes(&[0x41, 0x81, 0xe1, 0x00, 0xf0, 0xff, 0xff]); // and r9d, ~0xfff
-            c.op_mem(Width::B4, &[0x3b], reg::R9, &entry(tag));
-            c.jcc(0x5, slow);
-            c.load(Width::B8, reg::R14, &entry(tlb + 8));
-        } else {
-            let entry = |disp| HostMem {
-                base: Some(reg::R15),
-                index: Some((reg::R14, 8)),
-                disp,
-                window: false,
-            };
-            pext_state(c, reg::R14, reg::R13, off!(mask_index));
-            c.lea32(
-                reg::R14,
-                HostMem {
-                    base: Some(reg::R14),
-                    index: Some((reg::R14, 1)),
+                    base: Some(reg::R9),
+                    index: Some((more, 1)),
                     disp: 0,
                     window: false,
                 },
             );
-            c.load(Width::B4, reg::R9, &entry(tag));
-            c.bytes(&[0x41, 0xf7, 0xd1]); // not r9d
-            c.lea32(
-                reg::R9,
-                HostMem {
-                    base: Some(reg::R13),
-                    index: Some((reg::R9, 1)),
-                    disp: size as i32,
-                    window: false,
-                },
-            );
-            if let Some(more) = more {
-                c.lea32(
-                    reg::R9,
-                    HostMem {
-                        base: Some(reg::R9),
-                        index: Some((more, 1)),
-                        disp: 0,
-                        window: false,
-                    },
-                );
-            }
-            pext_state(c, reg::R9, reg::R9, off!(mask_page));
-            c.if_nonzero_jump(reg::R9, slow);
-            c.load(Width::B8, reg::R14, &entry(tlb + 8));
         }
+        pext_state(c, reg::R9, reg::R9, off!(mask_page));
+        c.if_nonzero_jump(reg::R9, slow);
+        c.load(Width::B8, reg::R14, &entry(tlb + 8));
     }
 
     fn soft_access(&mut self, size: u32, rw: Rw, emit: &mut Emit) {

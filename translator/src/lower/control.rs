@@ -1,9 +1,9 @@
 //! Near control transfers: chaining, the host call/return scheme, the jump cache, polls.
 //!
 //! A guest CALL pushes its return EIP and executes a host `call`; a guest RET pops the EIP into
-//! r13 and executes a host `ret`. The return site compares r13 with its EIP; a mismatch resets the
-//! return stack and looks r13 up. Polls stand where loops close: backward jumps and calls, and
-//! indirect jumps. A poll is two loads; an event poisons the pointer of the second.
+//! r13 and executes a host `ret`. The return site compares r13 with its EIP; a mismatch looks r13
+//! up. Polls stand where loops close: backward jumps and calls, indirect jumps and calls, and
+//! returns that do not match a call (in the prelude's lookups). A poll is two loads; an event poisons the pointer of the second.
 
 use super::access::{Ea, Rw, memory_operand, segment_of};
 use super::{LinkSite, Lower, host_number};
@@ -11,7 +11,6 @@ use crate::asm::{HostMem, Label, Width, reg};
 use crate::classify::Class;
 use crate::off;
 use crate::prelude::jump_cache_off;
-use crate::scan::flags_dead_at;
 use crate::state::{SegClass, SegReg};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
@@ -74,6 +73,18 @@ impl Lower<'_> {
     /// Ends the unit with a jump to `target`.
     pub(crate) fn go_to(&mut self, target: u32) {
         self.branch(Branch::Jump, target);
+    }
+
+    /// Ends a unit that has no transfer at its end.
+    pub(crate) fn fall_through(&mut self) {
+        let next = self.next_eip;
+        if next <= self.eip && self.unit.chain {
+            // Around the end of the segment: this closes a loop too. The last instruction is done.
+            self.eip = next;
+            self.mark();
+            self.poll();
+        }
+        self.go_to(next);
     }
 
     fn branch(&mut self, kind: Branch, target: u32) {
@@ -186,14 +197,10 @@ impl Lower<'_> {
         if !self.unit.chain {
             return;
         }
-        let start = return_eip.wrapping_sub(self.unit.eip) as usize;
-        let dead = self.unit.bytes.get(start..).is_some_and(|rest| {
-            flags_dead_at(rest, return_eip, self.unit.mode.code32(), self.table)
-        });
         let miss = self.c_stubs.return_lookup[self.unit.mode.table()];
         self.eip = return_eip;
         self.mark();
-        self.check_target(return_eip, dead, miss);
+        self.check_target(return_eip, miss);
         self.go_to(return_eip);
     }
 
@@ -224,6 +231,9 @@ impl Lower<'_> {
             4
         };
         let next = self.next_eip;
+        if self.unit.chain {
+            self.poll();
+        }
         self.load_target(insn, reg::R11, size);
         self.terminal = true;
         self.push_imm(next, size);

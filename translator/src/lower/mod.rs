@@ -1,7 +1,7 @@
 //! Lowering: from scanned guest instructions to host code.
 //!
 //! Invariants of every sequence: all faulting accesses come before any architectural change; flags
-//! are changed only by the guest instruction itself or where liveness says they are dead; guest
+//! are changed only by the guest instruction itself, so that they are exact at every fault; guest
 //! registers keep zero upper halves.
 
 mod access;
@@ -76,8 +76,6 @@ pub struct UnitInfo<'a> {
     pub eip: u32,
     /// Guest-physical address of the first byte.
     pub phys: u64,
-    /// Bytes from `eip` to the end of the page.
-    pub bytes: &'a [u8],
     /// Physical addresses of instructions to be lowered in the adapted (soft) form.
     pub adapted: &'a HashSet<u64>,
     /// Id of the first site and link made here.
@@ -109,7 +107,6 @@ pub struct Lower<'a> {
     /// The instruction being lowered.
     pub(crate) eip: u32,
     pub(crate) next_eip: u32,
-    pub(crate) flags_dead: bool,
     /// This instruction uses the soft form.
     pub(crate) soft: bool,
     /// It faulted in its usual form before: FS and GS are checked by the monitor.
@@ -150,7 +147,6 @@ impl<'a> Lower<'a> {
             unit,
             eip,
             next_eip: eip,
-            flags_dead: false,
             soft: false,
             adapted: false,
             fpu_loaded: false,
@@ -167,11 +163,10 @@ impl<'a> Lower<'a> {
 
     /// Lowers the whole unit.
     pub fn run(&mut self, insns: &[Scanned]) -> Entries {
-        let flags_dead = insns.first().is_some_and(|s| s.flags_dead);
         let indirect = self.c().here();
         self.mark();
         if self.unit.chain {
-            self.check_target(self.unit.eip, flags_dead, self.c_stubs.jump_miss);
+            self.check_target(self.unit.eip, self.c_stubs.jump_miss);
         }
         let body = self.c().here();
         let mut open = true;
@@ -182,7 +177,6 @@ impl<'a> Lower<'a> {
             if !self.unit.mode.code32() {
                 self.next_eip &= 0xffff;
             }
-            self.flags_dead = false;
             let phys = self.unit.phys + u64::from(self.eip.wrapping_sub(self.unit.eip));
             self.adapted = self.unit.adapted.contains(&phys);
             self.soft = !self.unit.mode.window() || self.adapted;
@@ -193,29 +187,22 @@ impl<'a> Lower<'a> {
             self.in_shadow = s.class == Class::Sti;
         }
         if open {
-            let next = self.next_eip;
-            self.go_to(next);
+            self.fall_through();
         }
         Entries { indirect, body }
     }
 
-    /// Compares r13 with `eip`; on mismatch jumps to `miss`.
-    pub(crate) fn check_target(&mut self, eip: u32, flags_dead: bool, miss: u64) {
+    /// Compares r13 with `eip`, without flags; on mismatch jumps to `miss`.
+    pub(crate) fn check_target(&mut self, eip: u32, miss: u64) {
         let c = self.c();
-        if flags_dead {
-            c.bytes(&[0x41, 0x81, 0xfd]); // cmp r13d, imm32
-            c.bytes(&eip.to_le_bytes());
-            c.jcc_abs(0x5, miss);
-        } else {
-            let difference = HostMem {
-                base: Some(reg::R13),
-                index: None,
-                disp: eip.wrapping_neg() as i32,
-                window: false,
-            };
-            c.lea32(reg::R14, difference);
-            c.if_nonzero_jump_abs(reg::R14, miss);
-        }
+        let difference = HostMem {
+            base: Some(reg::R13),
+            index: None,
+            disp: eip.wrapping_neg() as i32,
+            window: false,
+        };
+        c.lea32(reg::R14, difference);
+        c.if_nonzero_jump_abs(reg::R14, miss);
     }
 
     pub(crate) fn mark(&mut self) {
