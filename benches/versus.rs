@@ -87,6 +87,26 @@ fn main() -> Result<()> {
             ratio(r, n)
         );
     }
+    translation_cost(&image, &serial)
+}
+
+/// What the translator itself cost in one boot: units, guest instructions, time per instruction.
+fn translation_cost(image: &Image, serial: &Path) -> Result<()> {
+    let mut command = session::ring3_command(Path::new(env!("CARGO_BIN_EXE_ring3")), image, serial);
+    let output = command
+        .arg("--stats=json")
+        .output()
+        .context("cannot run ring3")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let stats: serde_json::Value = text
+        .lines()
+        .find_map(|line| serde_json::from_str(line).ok())
+        .context("ring3 printed no statistics")?;
+    let t = &stats["translator"];
+    println!(
+        "translation: {} units, {} guest instructions, {} host bytes, {} ns per instruction",
+        t["units"], t["instructions"], t["host_bytes"], t["ns_per_instruction"]
+    );
     Ok(())
 }
 
