@@ -11,6 +11,8 @@ pub mod helper;
 pub mod lower;
 pub mod mode;
 pub mod prelude;
+pub mod register_bits;
 pub mod scan;
+pub mod segment;
 pub mod state;
 pub mod state_box;
