@@ -9,25 +9,11 @@ use crate::mode::Mode;
 use crate::prelude::{self, Stubs};
 use crate::scan::{MAX_INSTRUCTIONS, ScanError, Scanned, scan};
 use crate::state::GuestState;
+pub use crate::unit::{Key, Location, Source, TranslatorStats, UnitId};
 use hashbrown::{HashMap, HashSet};
 use iced_x86::{Encoder, InstructionInfoFactory};
 use std::io;
-use std::time::{Duration, Instant};
-
-/// What identifies a translation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// Guest-physical address of the first byte.
-    pub phys: u64,
-    /// EIP of the first instruction.
-    pub eip: u32,
-    /// The mode it holds for.
-    pub mode: Mode,
-}
-
-/// Index of a unit, valid until the cache is flushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UnitId(u32);
+use std::time::Instant;
 
 /// A translated unit.
 struct Unit {
@@ -58,54 +44,6 @@ struct Link {
     target_eip: u32,
     /// Linked to this unit now.
     to: Option<UnitId>,
-}
-
-/// Where a host address belongs.
-#[derive(Clone, Copy, Debug)]
-pub struct Location {
-    /// The unit.
-    pub unit: UnitId,
-    /// EIP of the guest instruction.
-    pub eip: u32,
-    /// Its guest-physical address (of its first byte).
-    pub phys: u64,
-}
-
-/// What the translator has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TranslatorStats {
-    /// Units translated.
-    pub units: u64,
-    /// Guest instructions translated.
-    pub instructions: u64,
-    /// Guest bytes translated.
-    pub guest_bytes: u64,
-    /// Host bytes emitted.
-    pub host_bytes: u64,
-    /// Time spent scanning and emitting.
-    pub time: Duration,
-    /// Links patched.
-    pub links: u64,
-    /// Units dropped because their code was written.
-    pub invalidated: u64,
-    /// Times the whole cache was dropped.
-    pub flushes: u64,
-    /// Sites retranslated into the adapted form.
-    pub adapted: u64,
-}
-
-/// What a unit is made from.
-pub struct Source<'a> {
-    /// Its key.
-    pub key: Key,
-    /// Guest bytes from the key's address to the end of the page (or 15 bytes and more across it).
-    pub bytes: &'a [u8],
-    /// The second page's physical address when `bytes` reaches into it.
-    pub second_page: Option<u64>,
-    /// False to make single jumps that always exit (reference engine).
-    pub chain: bool,
-    /// Whether other pages may be linked directly.
-    pub chain_pages: bool,
 }
 
 /// The translation cache of one virtual processor.

@@ -16,3 +16,4 @@ pub mod scan;
 pub mod segment;
 pub mod state;
 pub mod state_box;
+pub mod unit;
