@@ -7,7 +7,7 @@ use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment;
 use crate::memory::attr;
 use crate::vcpu::core::Core;
-use iced_x86::Mnemonic;
+use iced_x86::{Instruction, Mnemonic, Register};
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
 use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
 use ring3_translator::lower::Trap;
@@ -76,7 +76,7 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
             let mask = if core.mode.code32() { u32::MAX } else { 0xffff };
             st.rip = u64::from(insn.next_ip32() & mask);
             core.completed = true;
-            if core.leave || (may_change_mode(mnemonic) && st.mode().0 != core.mode.0 & !STEP_BIT) {
+            if core.leave || (may_change_mode(insn) && st.mode().0 != core.mode.0 & !STEP_BIT) {
                 return LEAVE;
             }
             if st.interrupt_shadow != 0 {
@@ -119,10 +119,14 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
 
 /// Whether an instruction that goes on with the next one can change what [`GuestState::mode`]
 /// derives: segments, control registers, flags.
-fn may_change_mode(m: Mnemonic) -> bool {
+fn may_change_mode(insn: &Instruction) -> bool {
     use Mnemonic as M;
+    // A mode says nothing about FS and GS.
+    if matches!(insn.op0_register(), Register::FS | Register::GS) {
+        return false;
+    }
     !matches!(
-        m,
+        insn.mnemonic(),
         M::Pushf
             | M::Pushfd
             | M::Cli
