@@ -6,7 +6,7 @@ RING3 = $(or $(CARGO_TARGET_DIR),target)/release/ring3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GUEST ?= debian-686
 
-.PHONY: build run test bench test-guests tools peers lint
+.PHONY: build run test bench test-guests conformance tools peers lint
 
 build:
 	$(CARGO) build --release
@@ -23,6 +23,15 @@ test: tools
 test-guests: tools peers
 	$(CARGO) run --release --package ring3-guests --example peer -- all
 	$(CARGO) test --release --test boot -- --ignored
+
+# Every instruction form and long random programs against the host's own processor. A printed SEED
+# repeats a run; failing cases are shrunk and written to FAILURES.
+SEED ?= $(shell date +%s)
+FAILURES ?= $(or $(CARGO_TARGET_DIR),target)/conformance
+conformance:
+	mkdir -p $(FAILURES)
+	$(CARGO) run --release --package ring3-conformance -- --long --seed $(SEED) --verbose \
+		--golden tests/conformance/golden --save $(FAILURES)
 
 # The same guest work under ring3, QEMU's translator and natively.
 bench: tools peers

@@ -15,6 +15,7 @@ pub mod compare;
 pub mod engine;
 pub mod engines;
 pub mod generate;
+pub mod golden;
 pub mod guest;
 pub mod interpret;
 pub mod layout;

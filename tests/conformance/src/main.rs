@@ -4,9 +4,8 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use ring3_conformance::native::Native;
-use ring3_conformance::report;
 use ring3_conformance::runner::{self, Options};
-use ring3_conformance::{engines, worker};
+use ring3_conformance::{engines, golden, report, worker};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,6 +43,15 @@ struct Arguments {
     /// Write each kept failing case to this directory as a golden test.
     #[arg(long)]
     save: Option<PathBuf>,
+    /// End at the first difference, without shrinking it. The exit status is 1 then, else 0.
+    #[arg(long)]
+    stop_at_first: bool,
+    /// Every n-th form only.
+    #[arg(long, default_value_t = 1)]
+    step: usize,
+    /// Run the golden cases of this directory first.
+    #[arg(long)]
+    golden: Option<PathBuf>,
     /// Serve cases on standard input with this engine (what isolates an engine uses).
     #[arg(long, hide = true)]
     worker: Option<String>,
@@ -78,14 +86,31 @@ fn main() -> Result<ExitCode> {
         seed: a.seed.unwrap_or(clock & 0xffff_ffff),
         cases,
         only: a.only,
-        step: 1,
+        step: a.step,
         keep: a.keep,
         shrinking: Duration::from_secs(a.shrinking),
+        stop_at_first: a.stop_at_first,
     };
     println!("seed {}", options.seed);
     let mut oracle = Native::new()?;
     let mut engines = engines::list(&a.engines, &std::env::current_exe()?)?;
     let begin = Instant::now();
+    let mut old = Vec::new();
+    if let Some(directory) = &a.golden {
+        let cases = golden::load(directory)?;
+        old = golden::replay(&cases, a.stop_at_first, &mut oracle, &mut engines)?;
+        println!(
+            "golden cases: {}, of these {} differ",
+            cases.len(),
+            old.len()
+        );
+        for failure in &old {
+            print!("{}", report::render_failure(failure));
+        }
+        if a.stop_at_first && !old.is_empty() {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     let mut results = runner::run(&options, &mut oracle, &mut engines);
     runner::run_programs(&options, programs, &mut oracle, &mut engines, &mut results);
     print!("{}", report::render(&results, options.seed, a.verbose));
@@ -98,7 +123,7 @@ fn main() -> Result<ExitCode> {
                 .with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    Ok(if results.diverging.is_empty() {
+    Ok(if results.diverging.is_empty() && old.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -27,6 +27,16 @@ pub struct Options {
     pub keep: usize,
     /// Time for shrinking in all; later failures are kept as they are.
     pub shrinking: Duration,
+    /// Run nothing more once anything differs, and shrink nothing.
+    pub stop_at_first: bool,
+}
+
+impl Options {
+    /// True if the run is over before its end.
+    #[must_use]
+    pub fn stopped(&self, results: &Results) -> bool {
+        self.stop_at_first && !results.diverging.is_empty()
+    }
 }
 
 /// Counts for one form.
@@ -107,6 +117,9 @@ pub fn run(options: &Options, oracle: &mut dyn Engine, engines: &mut [Box<dyn En
     };
     let mut queue = Vec::new();
     for form in forms.iter().filter(wanted).step_by(options.step.max(1)) {
+        if options.stopped(&results) {
+            return results;
+        }
         let mut rng = Rng::derived(options.seed, form.salt());
         for _ in 0..options.cases {
             match unit::make(*form, &mut rng) {
@@ -138,6 +151,9 @@ pub fn run_programs(
     let mut rng = Rng::derived(options.seed, 0x70726f67);
     let mut queue = Vec::new();
     for n in 0..count {
+        if options.stopped(results) {
+            return;
+        }
         let bytes = 200 + rng.below(program::MOST_BYTES as u32 - 200) as usize;
         queue.push((PROGRAMS.to_string(), program::make(rng.u64(), bytes)));
         if queue.len() == 16 || n + 1 == count {
@@ -173,7 +189,7 @@ pub fn run_chunk(
     engines: &mut [Box<dyn Engine>],
     results: &mut Results,
 ) {
-    if queue.is_empty() {
+    if queue.is_empty() || options.stopped(results) {
         return;
     }
     let cases: Vec<Case> = queue.iter().map(|(_, c)| c.clone()).collect();
@@ -189,6 +205,9 @@ pub fn run_chunk(
         }
     }
     for engine in engines.iter_mut() {
+        if options.stopped(results) {
+            return;
+        }
         let engine = engine.as_mut();
         let rules = rules(oracle, engine);
         let runnable = |n: &usize| {
@@ -231,7 +250,8 @@ pub fn run_chunk(
             *seen += 1;
             if *seen as usize <= options.keep {
                 let begin = Instant::now();
-                let (mut case, mut why) = if results.shrink_time < options.shrinking {
+                let shrinks = !options.stop_at_first && results.shrink_time < options.shrinking;
+                let (mut case, mut why) = if shrinks {
                     shrink::shrink(&cases[n], oracle, engine, rules)
                 } else {
                     (cases[n].clone(), differences.clone())

@@ -1,10 +1,8 @@
 //! The quick run: a sample of all forms, random programs, and the golden cases, on all engines.
 
-use ring3_conformance::case::Stop;
-use ring3_conformance::engine::Engine;
 use ring3_conformance::native::Native;
 use ring3_conformance::runner::{self, Options};
-use ring3_conformance::{engines, report, shrink, text};
+use ring3_conformance::{engines, golden, report};
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,6 +23,7 @@ fn sampled_forms_and_programs_agree_with_the_host() {
         step: 5,
         keep: 1,
         shrinking: Duration::from_secs(10),
+        stop_at_first: false,
     };
     let mut oracle = Native::new().unwrap();
     let mut engines = engines::list("all", Path::new(PROGRAM)).unwrap();
@@ -50,34 +49,10 @@ fn sampled_forms_and_programs_agree_with_the_host() {
 #[test]
 fn golden_cases_agree_with_the_host() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let cases = golden::load(&directory).unwrap();
     let mut oracle = Native::new().unwrap();
     let mut engines = engines::list("all", Path::new(PROGRAM)).unwrap();
-    let mut failures = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "txt") {
-            continue;
-        }
-        let case = text::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        assert!(
-            !matches!(oracle.run(&case).stop, Stop::Lost(_)),
-            "{} does not run",
-            path.display()
-        );
-        for engine in &mut engines {
-            let rules = runner::rules(&oracle, engine.as_ref());
-            if !runner::comparable(&case, engine.as_ref()) {
-                continue;
-            }
-            let found = shrink::check(&case, &mut oracle, engine.as_mut(), rules);
-            if !found.is_empty() {
-                failures.push(format!(
-                    "{} on {}: {found:?}",
-                    path.display(),
-                    engine.name()
-                ));
-            }
-        }
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let failures = golden::replay(&cases, false, &mut oracle, &mut engines).unwrap();
+    let text: Vec<String> = failures.iter().map(report::render_failure).collect();
+    assert!(failures.is_empty(), "{}", text.join("\n"));
 }
