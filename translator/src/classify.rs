@@ -48,6 +48,8 @@ pub enum Class {
     StoreSelector,
     /// MASKMOVQ, MASKMOVDQU: the operand is at (E)DI, which no encoding names.
     MaskMove,
+    /// VMASKMOVPS, VMASKMOVPD: only chosen lanes are accessed.
+    MaskedLanes,
     /// BT, BTS, BTR, BTC with a register bit offset and a memory operand.
     BitString,
     /// Executed by the monitor.
@@ -99,26 +101,37 @@ struct Row {
 }
 
 /// The table, indexed by [`Code`].
-pub struct Table(Vec<Row>);
+pub struct Table {
+    rows: Vec<Row>,
+    early_mmx: bool,
+}
 
 impl Table {
     /// Builds the table for a processor with `features`.
     #[must_use]
     pub fn new(features: &FeatureSet) -> Self {
-        Self(
-            Code::values()
+        Self {
+            rows: Code::values()
                 .map(|code| Row {
                     class: class_of(code, features),
                     unit: unit_of(code),
                 })
                 .collect(),
-        )
+            early_mmx: host_is_amd(),
+        }
+    }
+
+    /// True if MASKMOVQ of this processor has turned the x87 registers into MMX registers (TOP is
+    /// 0, all are in use) even when its access faults.
+    #[must_use]
+    pub fn early_mmx(&self) -> bool {
+        self.early_mmx
     }
 
     /// The class of an instruction. Register forms of BT and the like are `Ident`.
     #[must_use]
     pub fn class(&self, insn: &Instruction) -> Class {
-        match self.0[insn.code() as usize].class {
+        match self.rows[insn.code() as usize].class {
             // 0F 0D is a hint with a memory operand only.
             Class::Nop
                 if matches!(
@@ -141,8 +154,17 @@ impl Table {
     /// The register state an instruction touches.
     #[must_use]
     pub fn unit(&self, insn: &Instruction) -> Unit {
-        self.0[insn.code() as usize].unit
+        self.rows[insn.code() as usize].unit
     }
+}
+
+/// AMD's MASKMOVQ changes the x87 state before it faults (measured); the manuals say nothing.
+fn host_is_amd() -> bool {
+    let leaf = core::arch::x86_64::__cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx]
+        .map(u32::to_le_bytes)
+        .concat()
+        == b"AuthenticAMD"
 }
 
 fn is_rip(insn: &Instruction) -> bool {
@@ -373,6 +395,9 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
         | M::Invpcid => return Class::CalloutEnd,
         M::Maskmovq | M::Maskmovdqu => return Class::MaskMove,
         M::Vmaskmovdqu if features.has(CpuidFeature::AVX) => return Class::MaskMove,
+        M::Vmaskmovps | M::Vmaskmovpd if features.has(CpuidFeature::AVX) => {
+            return Class::MaskedLanes;
+        }
         M::Jmpe | M::Loadall | M::Vmaskmovdqu => return Class::Undefined,
         _ => {}
     }

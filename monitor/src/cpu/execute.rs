@@ -12,7 +12,7 @@ use crate::cpu::stack::OperandSize;
 use crate::cpu::strings::StringOp;
 use crate::cpu::{
     bcd, control, debugreg, execute_segment as far, flagsops, fpu, fpu_env, fpu_xsave, io, iret,
-    stackops, stackops_branch as branch, strings, sysenter, sysinfo,
+    masked_lanes, stackops, stackops_branch as branch, strings, sysenter, sysinfo,
 };
 use iced_x86::{Code, Instruction, Mnemonic};
 use ring3_translator::state::{GuestState, eflags};
@@ -120,6 +120,8 @@ pub fn execute<E: Env>(
             },
         ),
         M::Leave => stackops::leave(st, env, if insn.code() == Code::Leavew { 2 } else { 4 }),
+
+        M::Vmaskmovps | M::Vmaskmovpd => masked_lanes::masked_move(st, env, insn),
 
         M::Aaa => Ok(bcd::aaa(st)),
         M::Aas => Ok(bcd::aas(st)),

@@ -30,6 +30,7 @@ pub mod fpu;
 mod fpu_env;
 mod fpu_xsave;
 pub mod io;
+pub mod masked_lanes;
 pub mod msr;
 pub mod operand;
 pub mod stackops;

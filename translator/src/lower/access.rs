@@ -135,7 +135,7 @@ impl Lower<'_> {
         }
     }
 
-    fn class_for(&self, seg: SegReg, rw: Rw) -> SegClass {
+    pub(crate) fn class_for(&self, seg: SegReg, rw: Rw) -> SegClass {
         let class = self.unit.mode.seg_class(seg);
         if seg == SegReg::Cs && rw.writes() && !self.unit.mode.real_addressing() {
             return SegClass::Odd; // code segments are never writable
@@ -147,7 +147,14 @@ impl Lower<'_> {
     }
 
     /// r13 = linear address; faults of segmentation are raised.
-    fn linear_address(&mut self, seg: SegReg, class: SegClass, ea: Ea, size: u32, rw: Rw) {
+    pub(crate) fn linear_address(
+        &mut self,
+        seg: SegReg,
+        class: SegClass,
+        ea: Ea,
+        size: u32,
+        rw: Rw,
+    ) {
         match (ea.base, ea.index) {
             (None, None) => {
                 let offset = if ea.addr16 {

@@ -214,37 +214,6 @@ impl Lower<'_> {
     }
 }
 
-impl Lower<'_> {
-    /// MASKMOVQ, MASKMOVDQU, VMASKMOVDQU: always in the soft form, where RDI can hold the host
-    /// address because nothing faults any more.
-    pub(crate) fn mask_move(&mut self, insn: &Instruction) {
-        let seg = super::access::segment_of(insn.memory_segment());
-        let size = if insn.code() == Code::Maskmovq_rDI_mm_mm {
-            8
-        } else {
-            16
-        };
-        let addr16 = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::MemorySegDI);
-        let mut host = *insn;
-        host.set_segment_prefix(Register::None);
-        for i in 0..host.op_count() {
-            if matches!(host.op_kind(i), OpKind::MemorySegDI | OpKind::MemorySegEDI) {
-                host.set_op_kind(i, OpKind::MemorySegRDI);
-            }
-        }
-        self.soft = true;
-        let mut ok = true;
-        let ea = super::access::Ea::of_register(reg::RDI, 0, addr16);
-        self.access(seg, ea, size, Rw::Update, &mut |l, m| {
-            l.c().mov_rr(Width::B4, reg::R8, reg::RDI);
-            l.c().lea64(reg::RDI, *m);
-            ok &= l.encode(&host);
-            l.c().mov_rr(Width::B4, reg::RDI, reg::R8);
-        });
-        debug_assert!(ok);
-    }
-}
-
 /// Replaces encodings that 64-bit mode does not have.
 fn canonical(insn: &mut Instruction) {
     let code = match insn.code() {

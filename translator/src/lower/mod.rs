@@ -7,6 +7,7 @@
 mod access;
 mod control;
 mod ident;
+mod masked;
 mod stack;
 mod string;
 mod system;
@@ -251,6 +252,7 @@ impl<'a> Lower<'a> {
             Class::StoreSelector => self.store_selector(insn),
             Class::BitString => self.bit_string(insn),
             Class::MaskMove => self.mask_move(insn),
+            Class::MaskedLanes => self.masked_lanes(insn),
             Class::Callout => self.callout(insn, None),
             Class::CalloutEnd => self.callout(insn, None),
             Class::Undefined => self.callout(insn, Some(Trap::Undefined)),
@@ -270,7 +272,7 @@ impl<'a> Lower<'a> {
         if matches!(class, Class::Undefined) {
             return Some(Trap::Undefined);
         }
-        if !matches!(class, Class::Ident | Class::MaskMove) {
+        if !matches!(class, Class::Ident | Class::MaskMove | Class::MaskedLanes) {
             return None; // FXSAVE and the like check for themselves
         }
         let mode = self.unit.mode;
