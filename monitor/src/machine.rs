@@ -14,6 +14,7 @@ use crate::linux::{self, BootError, BootImages};
 use crate::memory::GuestRam;
 use crate::stats::Report;
 use crate::vcpu::{Vcpu, VcpuExit};
+use ring3_devices::vga::VRAM_SIZE;
 use ring3_translator::addr::PAGE_SIZE;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +152,9 @@ impl Machine {
                 )
             }
         };
-        let ram = Arc::new(GuestRam::new(config.memory).map_err(host("guest memory"))?);
+        let ram = Arc::new(
+            GuestRam::with_video(config.memory, VRAM_SIZE as u64).map_err(host("guest memory"))?,
+        );
         if let Some(rom) = rom {
             ram.set_rom(rom);
         }
@@ -219,9 +222,7 @@ impl Machine {
                 at += zeros.len() as u64;
             }
         }
-        for page in 0..self.ram.size() / PAGE_SIZE {
-            self.ram.clear_attributes(page * PAGE_SIZE, u8::MAX);
-        }
+        self.ram.clear_all_attributes();
         self.load()
     }
 

@@ -1,10 +1,12 @@
 //! Guest RAM and its page attributes.
 //!
 //! RAM is one memfd, so that windows and executors can map it again. No Rust reference points into
-//! it: every access is a bounded copy or an atomic operation through [`GuestRam`].
+//! it: every access is a bounded copy or an atomic operation through [`GuestRam`]. Video memory is
+//! the last part of the same memfd: see [`video`].
 #![allow(unsafe_code)] // maps the memfd and copies through raw pointers
 
 use crate::firmware::shadow::{self, Shadow};
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS};
@@ -13,20 +15,25 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+pub mod video;
+
 /// Attributes of a guest-physical page.
 pub mod attr {
     /// Translations exist for bytes of this page.
     pub const CODE: u8 = 1;
     /// Writes do not go where reads come from: a ROM, or RAM that firmware has made read-only.
     pub const ROUTED: u8 = 2;
+    /// The first write is to be known: it clears the attribute and goes through.
+    pub const LOGGED: u8 = 4;
     /// Attributes that forbid direct writes through windows and TLBs.
-    pub const WATCHED: u8 = CODE | ROUTED;
+    pub const WATCHED: u8 = CODE | ROUTED | LOGGED;
 }
 
 /// The VGA hole in low memory, in bytes.
-pub const VGA_HOLE: core::ops::Range<u64> = 0xa_0000..0xc_0000;
+pub const VGA_HOLE: Range<u64> = 0xa_0000..0xc_0000;
 
-/// Guest RAM from physical address 0 on; the VGA hole inside belongs to devices.
+/// Guest RAM from physical address 0 on, and video memory where the guest has put it; the VGA hole
+/// belongs to devices.
 pub struct GuestRam {
     fd: OwnedFd,
     base: NonNull<u8>,
@@ -35,6 +42,7 @@ pub struct GuestRam {
     /// The firmware's ROM, which ends at 4 GiB.
     rom: OnceLock<Vec<u8>>,
     shadow: Mutex<Shadow>,
+    video: video::Video,
 }
 
 impl core::fmt::Debug for GuestRam {
@@ -52,10 +60,18 @@ unsafe impl Send for GuestRam {}
 unsafe impl Sync for GuestRam {}
 
 impl GuestRam {
-    /// Allocates `size` bytes of zeroed RAM (a multiple of the page size).
+    /// Allocates `size` bytes of zeroed RAM (a multiple of the page size), without video memory.
     /// # Errors
     /// When the host refuses a memfd of that size or its mapping.
     pub fn new(size: u64) -> io::Result<Self> {
+        Self::with_video(size, 0)
+    }
+
+    /// Allocates `size` bytes of zeroed RAM and `video` bytes of video memory (both multiples of
+    /// the page size), which is not in the guest's address space yet.
+    /// # Errors
+    /// When the host refuses a memfd of that size or its mapping.
+    pub fn with_video(size: u64, video: u64) -> io::Result<Self> {
         // SAFETY: constant name; the result is checked.
         let fd = unsafe { libc::memfd_create(c"ring3-ram".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -64,11 +80,11 @@ impl GuestRam {
         // SAFETY: a fresh descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: a valid descriptor.
-        if unsafe { libc::ftruncate(fd.as_raw_fd(), size as libc::off_t) } < 0 {
+        if unsafe { libc::ftruncate(fd.as_raw_fd(), (size + video) as libc::off_t) } < 0 {
             return Err(io::Error::last_os_error());
         }
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let length = size as usize;
+        let length = (size + video) as usize;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let p = unsafe {
             libc::mmap(
@@ -86,7 +102,7 @@ impl GuestRam {
         let Some(base) = NonNull::new(p.cast()) else {
             return Err(io::Error::other("mmap returned null"));
         };
-        let pages = (size / PAGE_SIZE) as usize;
+        let pages = ((size + video) / PAGE_SIZE) as usize;
         Ok(Self {
             fd,
             base,
@@ -94,10 +110,11 @@ impl GuestRam {
             attributes: (0..pages).map(|_| AtomicU8::new(0)).collect(),
             rom: OnceLock::new(),
             shadow: Mutex::default(),
+            video: video::Video::new(video),
         })
     }
 
-    /// Size in bytes.
+    /// Size of RAM in bytes, without video memory.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -109,19 +126,51 @@ impl GuestRam {
         self.fd.as_raw_fd()
     }
 
-    /// True if the whole page of `pa` is RAM.
+    /// Offset in the memfd of a physical byte; None where it has none.
+    #[must_use]
+    pub fn file_offset(&self, pa: u64) -> Option<u64> {
+        if pa < self.size {
+            return Some(pa);
+        }
+        self.video.offset(pa).map(|at| self.size + at)
+    }
+
+    /// The physical addresses around `pa` whose bytes follow each other in the memfd and can be
+    /// accessed in place; None for device memory and holes.
+    #[must_use]
+    pub fn region(&self, pa: u64) -> Option<Range<u64>> {
+        if pa >= self.size {
+            return self.video.region(pa);
+        }
+        if pa < VGA_HOLE.start {
+            Some(0..VGA_HOLE.start.min(self.size))
+        } else if pa >= VGA_HOLE.end {
+            Some(VGA_HOLE.end..self.size)
+        } else {
+            None
+        }
+    }
+
+    /// True if the whole page of `pa` is memory that is accessed in place: RAM or video memory.
     #[must_use]
     pub fn is_ram(&self, pa: u64) -> bool {
-        pa < self.size && !VGA_HOLE.contains(&pa)
+        if pa < self.size {
+            !VGA_HOLE.contains(&pa)
+        } else {
+            self.video.offset(pa).is_some()
+        }
     }
 
-    /// Host address of a RAM byte, for TLB deltas; None outside RAM.
+    /// Host address of a byte of memory, for TLB deltas; None outside.
     #[must_use]
     pub fn host_address(&self, pa: u64) -> Option<u64> {
-        self.is_ram(pa).then(|| self.base.as_ptr() as u64 + pa)
+        if !self.is_ram(pa) {
+            return None;
+        }
+        Some(self.base.as_ptr() as u64 + self.file_offset(pa)?)
     }
 
-    /// Host address of a byte that a write changes in place; None outside RAM and where
+    /// Host address of a byte that a write changes in place; None outside memory and where
     /// [`Self::store`] must do it.
     #[must_use]
     pub fn host_address_for_writes(&self, pa: u64) -> Option<u64> {
@@ -132,43 +181,61 @@ impl GuestRam {
     /// The physical address of a host address from [`Self::host_address`].
     #[must_use]
     pub fn physical_of(&self, host: u64) -> u64 {
-        host.wrapping_sub(self.base.as_ptr() as u64)
+        let at = host.wrapping_sub(self.base.as_ptr() as u64);
+        match at.checked_sub(self.size) {
+            None => at,
+            Some(at) => self.video.physical_of(at),
+        }
     }
 
-    /// Attributes of the page of `pa`; 0 outside RAM.
+    fn attribute(&self, pa: u64) -> Option<&AtomicU8> {
+        let at = self.file_offset(pa)?;
+        self.attributes.get((at / PAGE_SIZE) as usize)
+    }
+
+    /// Attributes of the page of `pa`; 0 outside memory.
     #[must_use]
     pub fn attributes(&self, pa: u64) -> u8 {
-        self.attributes
-            .get((pa / PAGE_SIZE) as usize)
-            .map_or(0, |a| a.load(Ordering::Relaxed))
+        self.attribute(pa).map_or(0, |a| a.load(Ordering::Relaxed))
     }
 
     /// Sets attribute bits of the page of `pa`; returns the old attributes.
     pub fn set_attributes(&self, pa: u64, bits: u8) -> u8 {
-        self.attributes
-            .get((pa / PAGE_SIZE) as usize)
+        self.attribute(pa)
             .map_or(0, |a| a.fetch_or(bits, Ordering::Relaxed))
     }
 
     /// Clears attribute bits of the page of `pa`.
     pub fn clear_attributes(&self, pa: u64, bits: u8) {
-        if let Some(a) = self.attributes.get((pa / PAGE_SIZE) as usize) {
+        if let Some(a) = self.attribute(pa) {
             a.fetch_and(!bits, Ordering::Relaxed);
         }
     }
 
-    /// Copies RAM out; bytes outside RAM read as 0xff. For DMA, boot and page walks.
+    /// Clears the attributes of all pages.
+    pub fn clear_all_attributes(&self) {
+        for a in &self.attributes {
+            a.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Offset in the memfd of a physical byte, and how many bytes from there on belong to the same
+    /// memory, at most `len`.
+    fn span(&self, pa: u64, len: u64) -> (usize, usize) {
+        let (at, end) = match self.file_offset(pa) {
+            None => return (0, 0),
+            Some(at) if at < self.size => (at, self.size),
+            Some(at) => (at, self.size + self.video.size()),
+        };
+        (at as usize, (end - at).min(len) as usize)
+    }
+
+    /// Copies memory out; bytes outside read as 0xff. For DMA, boot and page walks.
     pub fn read(&self, pa: u64, buf: &mut [u8]) {
-        let available = self.size.saturating_sub(pa).min(buf.len() as u64) as usize;
-        // SAFETY: `available` bytes from `pa` are inside the mapping.
+        let (at, available) = self.span(pa, buf.len() as u64);
+        // SAFETY: `available` bytes from `at` are inside the mapping.
         unsafe {
-            core::ptr::copy_nonoverlapping(
-                self.base
-                    .as_ptr()
-                    .add(if available > 0 { pa as usize } else { 0 }),
-                buf.as_mut_ptr(),
-                available,
-            )
+            core::ptr::copy_nonoverlapping(self.base.as_ptr().add(at), buf.as_mut_ptr(), available)
         };
         buf[available..].fill(0xff);
     }
@@ -253,43 +320,21 @@ impl GuestRam {
         true
     }
 
-    /// Copies into RAM without telling watchers; bytes outside RAM are dropped.
+    /// Copies into memory without telling watchers; bytes outside are dropped.
     pub fn write_unwatched(&self, pa: u64, data: &[u8]) {
-        let available = self.size.saturating_sub(pa).min(data.len() as u64) as usize;
-        if available > 0 {
-            // SAFETY: `available` bytes from `pa` are inside the mapping.
-            unsafe {
-                core::ptr::copy_nonoverlapping(
-                    data.as_ptr(),
-                    self.base.as_ptr().add(pa as usize),
-                    available,
-                )
-            };
-        }
-    }
-
-    /// Moves `len` bytes within RAM (overlap allowed); both ranges must be RAM, else nothing happens.
-    pub fn copy_within(&self, from: u64, to: u64, len: u64) {
-        if from.checked_add(len).is_some_and(|e| e <= self.size)
-            && to.checked_add(len).is_some_and(|e| e <= self.size)
-        {
-            // SAFETY: both ranges are inside the mapping.
-            unsafe {
-                core::ptr::copy(
-                    self.base.as_ptr().add(from as usize),
-                    self.base.as_ptr().add(to as usize),
-                    len as usize,
-                );
-            }
-        }
+        let (at, available) = self.span(pa, data.len() as u64);
+        // SAFETY: `available` bytes from `at` are inside the mapping.
+        unsafe {
+            core::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(at), available)
+        };
     }
 
     fn aligned<T>(&self, pa: u64) -> Option<NonNull<T>> {
         let size = size_of::<T>() as u64;
-        let inside =
-            pa.is_multiple_of(size) && pa.checked_add(size).is_some_and(|end| end <= self.size);
+        let (at, available) = self.span(pa, size);
+        let inside = pa.is_multiple_of(size) && available as u64 == size;
         // SAFETY: inside the mapping.
-        inside.then(|| unsafe { self.base.add(pa as usize).cast() })
+        inside.then(|| unsafe { self.base.add(at).cast() })
     }
 
     /// An aligned 32-bit word; all ones outside RAM.
@@ -319,8 +364,13 @@ impl GuestRam {
 
 impl Drop for GuestRam {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new` with this size.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.size as usize) };
+        // SAFETY: mapped in `new` with these sizes.
+        unsafe {
+            libc::munmap(
+                self.base.as_ptr().cast(),
+                (self.size + self.video.size()) as usize,
+            )
+        };
     }
 }
 

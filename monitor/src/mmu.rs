@@ -5,6 +5,7 @@ use crate::cpu::fault::Fault;
 use crate::memory::{GuestRam, attr};
 use crate::paging::{Page, Walk, walk};
 use crate::window::Window;
+use core::ops::Range;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::state::{GuestState, TLB_ENTRIES, TlbEntry, cr0};
 use std::io;
@@ -27,6 +28,19 @@ const EMPTY_FETCH: FetchEntry = FetchEntry {
     phys: 0,
     global: false,
 };
+
+/// Drops the entries of the soft TLBs that make pages in a range of host addresses writable.
+fn drop_write_entries(st: &mut GuestState, host: Range<u64>) {
+    for tlb in &mut st.tlb {
+        for (i, e) in tlb.iter_mut().enumerate() {
+            if e.write != TlbEntry::invalid_tag(i)
+                && host.contains(&e.delta.wrapping_add(u64::from(e.write)))
+            {
+                e.write = TlbEntry::invalid_tag(i);
+            }
+        }
+    }
+}
 
 /// What a window miss came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +70,8 @@ pub struct MmuStats {
     pub window_misses: u64,
     /// Instruction-fetch walks.
     pub fetch_walks: u64,
+    /// First writes to logged pages.
+    pub logged_writes: u64,
 }
 
 /// See the module's text.
@@ -157,6 +173,9 @@ impl Mmu {
     ) -> Result<u64, Fault> {
         let p = self.walk(st, lin, access, who, true)?;
         if let Some(host) = self.ram.host_address(p.phys) {
+            if access == Access::Write {
+                self.note_write(p.phys);
+            }
             self.stats.tlb_fills += 1;
             self.large_pages |= p.size > PAGE_SIZE;
             let page = lin & !0xfff;
@@ -197,6 +216,13 @@ impl Mmu {
             return Miss::Unmappable;
         }
         if write {
+            // A page of a writable mapping that was only logged is writable again by this.
+            if self.note_write(page.phys)
+                && self.ram.attributes(page.phys) & attr::WATCHED == 0
+                && self.window.is_writable(u64::from(lin))
+            {
+                return Miss::Mapped;
+            }
             let attributes = self.ram.attributes(page.phys);
             if attributes & attr::ROUTED != 0 {
                 return Miss::Unmappable;
@@ -208,7 +234,7 @@ impl Mmu {
         if st.cr0 & cr0::PG == 0 {
             self.stats.window_misses += 1;
             return match if self.a20_mask == u64::MAX {
-                self.window.map_identity(&self.ram)
+                self.window.map_identity(&self.ram, page.phys)
             } else {
                 self.map_page(lin, &page)
             } {
@@ -263,6 +289,7 @@ impl Mmu {
         let size = page.size.max(PAGE_SIZE);
         let lin = u64::from(lin) & !(size - 1);
         let phys = page.phys & !(size - 1);
+        let region = self.ram.region(page.phys).unwrap_or_default();
         let same = |l: u64, expected: u64| {
             if self.window.is_mapped(l) {
                 return None;
@@ -284,56 +311,33 @@ impl Mmu {
                 && p.writable == page.writable
                 && p.global == page.global
                 && p.phys == expected
-                && self.ram.is_ram(p.phys)
-                && p.phys + p.size <= self.ram.size();
+                && region.contains(&p.phys)
+                && p.phys + p.size <= region.end;
             ok.then_some(p.size)
         };
         let (mut start, mut start_phys, mut end, mut end_phys) =
             (lin, phys, lin + size, phys + size);
-        // A large page may reach beyond RAM or over the VGA hole: take only what is RAM.
-        if end_phys > self.ram.size()
-            || (start_phys < crate::memory::VGA_HOLE.end
-                && end_phys > crate::memory::VGA_HOLE.start)
-        {
-            return self.clip(lin, phys, size, page);
+        // A large page may reach beyond RAM or over the VGA hole: take only what is memory.
+        if start_phys < region.start || end_phys > region.end {
+            let (from, to) = (phys.max(region.start), end_phys.min(region.end));
+            return (lin + (from - phys), from, to - from);
         }
         while end - lin < REACH && end < 1 << 32 {
             let Some(s) = same(end, end_phys) else { break };
-            if end_phys < crate::memory::VGA_HOLE.end
-                && end_phys + s > crate::memory::VGA_HOLE.start
-            {
-                break;
-            }
             end += s;
             end_phys += s;
         }
-        while lin - start < REACH && start >= PAGE_SIZE && start_phys >= PAGE_SIZE {
+        while lin - start < REACH && start >= PAGE_SIZE && start_phys > region.start {
             let Some(s) = same(start - PAGE_SIZE, start_phys - PAGE_SIZE) else {
                 break;
             };
-            if s > start_phys
-                || s > start
-                || (start_phys - s < crate::memory::VGA_HOLE.end
-                    && start_phys > crate::memory::VGA_HOLE.start)
-            {
+            if s > start || start_phys - region.start < s {
                 break;
             }
             start -= s;
             start_phys -= s;
         }
         (start, start_phys, end - start)
-    }
-
-    /// The RAM part of a large page around the byte that was accessed.
-    fn clip(&self, lin: u64, phys: u64, size: u64, page: &Page) -> (u64, u64, u64) {
-        let hole = crate::memory::VGA_HOLE;
-        let (mut from, mut to) = (phys, (phys + size).min(self.ram.size()));
-        if page.phys < hole.start {
-            to = to.min(hole.start);
-        } else {
-            from = from.max(hole.end);
-        }
-        (lin + (from - phys), from, to - from)
     }
 
     /// TLB flushes: soft TLBs, fetch TLB, window.
@@ -381,18 +385,38 @@ impl Mmu {
             return;
         }
         self.window.protect_physical(phys, false);
-        let Some(host) = self.ram.host_address(phys & !(PAGE_SIZE - 1)) else {
-            return;
-        };
-        for tlb in &mut st.tlb {
-            for (i, e) in tlb.iter_mut().enumerate() {
-                if e.write != TlbEntry::invalid_tag(i)
-                    && e.delta.wrapping_add(u64::from(e.write)) == host
-                {
-                    e.write = TlbEntry::invalid_tag(i);
-                }
-            }
+        if let Some(host) = self.ram.host_address(phys & !(PAGE_SIZE - 1)) {
+            drop_write_entries(st, host..host + PAGE_SIZE);
         }
+    }
+
+    /// A write to memory at `phys` goes through now: a logged page is not logged any more, and
+    /// writable where nothing else watches it. True if it was logged.
+    fn note_write(&mut self, phys: u64) -> bool {
+        if !self.ram.note_write(phys) {
+            return false;
+        }
+        self.stats.logged_writes += 1;
+        if self.ram.attributes(phys) & attr::WATCHED == 0 {
+            self.window.protect_physical(phys, true);
+        }
+        true
+    }
+
+    /// Watches all of video memory for writes. Returns the pages that were written to since the
+    /// last time: see [`GuestRam::harvest_video`].
+    pub fn harvest_video(&mut self, st: &mut GuestState) -> Vec<u32> {
+        let pages = self.ram.harvest_video();
+        let (Some(&first), Some(&last)) = (pages.first(), pages.last()) else {
+            return pages;
+        };
+        if let Some(base) = self.ram.video_base() {
+            let (from, to) = (u64::from(first), u64::from(last) + 1);
+            self.window
+                .protect_range(base + from * PAGE_SIZE..base + to * PAGE_SIZE);
+            drop_write_entries(st, self.ram.video_host_range());
+        }
+        pages
     }
 
     /// The page has no translations any more: direct writes are allowed again.

@@ -20,6 +20,7 @@ use crate::host_fault::Registration;
 use crate::memory::GuestRam;
 use crate::vcpu::core::Captured;
 use crate::vcpu::{Vcpu, VcpuExit};
+use ring3_devices::vga::VRAM_SIZE;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::state::{GuestState, SegAttr, SegReg, Segment, cr0, cr4, eflags};
 use std::io;
@@ -61,7 +62,7 @@ impl Rig {
     /// When the host refuses memory or signal handlers.
     pub fn new(memory: u64, form: Form) -> io::Result<Self> {
         let clock = Arc::new(VmClock::new());
-        let board = Board::new(
+        let mut board = Board::new(
             BoardConfig {
                 memory,
                 serial_ports: 1,
@@ -69,7 +70,8 @@ impl Rig {
             },
             Arc::clone(&clock),
         );
-        let ram = Arc::new(GuestRam::new(memory)?);
+        let ram = Arc::new(GuestRam::with_video(memory, VRAM_SIZE as u64)?);
+        board.connect_memory(Arc::clone(&ram));
         let engine = if form == Form::Step {
             EngineKind::Step
         } else {

@@ -5,7 +5,7 @@
 //! writable mapping), and writable only if it has no watch. Pages die as TLB entries do.
 #![allow(unsafe_code)] // maps memory
 
-use crate::memory::{GuestRam, VGA_HOLE, attr};
+use crate::memory::{GuestRam, attr};
 use ring3_translator::addr::PAGE_SIZE;
 use std::collections::BTreeMap;
 use std::io;
@@ -38,7 +38,7 @@ pub struct WindowStats {
     pub pages: u64,
     /// Mappings dropped.
     pub drops: u64,
-    /// Protection changes of single pages.
+    /// Protection changes.
     pub protects: u64,
 }
 
@@ -118,7 +118,16 @@ impl Window {
             .is_some_and(|(start, r)| lin < start + r.len)
     }
 
-    /// Maps `len` bytes of RAM at `phys` to linear address `lin` (all page aligned), replacing
+    /// True if linear address `lin` is in a mapping that is writable but for watched pages.
+    #[must_use]
+    pub fn is_writable(&self, lin: u64) -> bool {
+        self.runs
+            .range(..=lin)
+            .next_back()
+            .is_some_and(|(start, r)| lin < start + r.len && r.writable)
+    }
+
+    /// Maps `len` bytes of memory at `phys`, all of one [`GuestRam::region`], to linear address `lin` (all page aligned), replacing
     /// what was there. Watched pages become read-only. `page` is the size of the guest's pages.
     /// # Errors
     /// When the host refuses; the range is unmapped then.
@@ -137,6 +146,9 @@ impl Window {
             self.clear();
         }
         self.unmap_range(lin, len);
+        let Some(offset) = ram.file_offset(phys) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         // SAFETY: a fixed mapping inside our own reservation (lin + len <= 4 GiB).
         let p = unsafe {
@@ -146,7 +158,7 @@ impl Window {
                 prot,
                 libc::MAP_SHARED | libc::MAP_FIXED,
                 self.fd,
-                phys as i64,
+                offset as i64,
             )
         };
         if p == libc::MAP_FAILED {
@@ -165,10 +177,16 @@ impl Window {
             },
         );
         if writable {
+            // Neighbours that are watched become read-only by one call.
+            let watched = |page: u64| ram.attributes(phys + page) & attr::WATCHED != 0;
             let mut page = 0;
             while page < len {
-                if ram.attributes(phys + page) & attr::WATCHED != 0 {
-                    self.protect_linear(lin + page, false)?;
+                let start = page;
+                while page < len && watched(page) {
+                    page += PAGE_SIZE;
+                }
+                if page > start {
+                    self.protect_linear(lin + start, page - start, false)?;
                 }
                 page += PAGE_SIZE;
             }
@@ -176,11 +194,11 @@ impl Window {
         Ok(())
     }
 
-    fn protect_linear(&mut self, lin: u64, writable: bool) -> io::Result<()> {
+    fn protect_linear(&mut self, lin: u64, len: u64, writable: bool) -> io::Result<()> {
         let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         self.stats.protects += 1;
-        // SAFETY: a page inside our own reservation.
-        let r = unsafe { libc::mprotect((self.base + lin) as *mut _, PAGE_SIZE as usize, prot) };
+        // SAFETY: pages inside our own reservation.
+        let r = unsafe { libc::mprotect((self.base + lin) as *mut _, len as usize, prot) };
         if r < 0 {
             Err(io::Error::last_os_error())
         } else {
@@ -199,8 +217,28 @@ impl Window {
             .map(|(lin, r)| lin + (page - r.phys))
             .collect();
         for lin in hits {
-            if self.protect_linear(lin, writable).is_err() {
+            if self.protect_linear(lin, PAGE_SIZE, writable).is_err() {
                 // Out of host mappings: start over with an empty window.
+                self.clear();
+                return;
+            }
+        }
+    }
+
+    /// Makes every mapping of a range of physical pages read-only: all of them are watched.
+    pub fn protect_range(&mut self, phys: Range<u64>) {
+        let hits: Vec<(u64, u64)> = self
+            .runs
+            .iter()
+            .filter(|(_, r)| r.writable && phys.start < r.phys + r.len && r.phys < phys.end)
+            .map(|(lin, r)| {
+                let from = phys.start.max(r.phys);
+                let to = phys.end.min(r.phys + r.len);
+                (lin + (from - r.phys), to - from)
+            })
+            .collect();
+        for (lin, len) in hits {
+            if self.protect_linear(lin, len, false).is_err() {
                 self.clear();
                 return;
             }
@@ -280,24 +318,13 @@ impl Window {
         }
     }
 
-    /// Maps all of RAM one to one (paging off).
+    /// Maps the memory around physical address `pa` one to one (paging off).
     /// # Errors
-    /// When the host refuses.
-    pub fn map_identity(&mut self, ram: &GuestRam) -> io::Result<()> {
-        let low = VGA_HOLE.start.min(ram.size());
-        self.map(ram, 0, 0, low, PAGE_SIZE, true, true)?;
-        if ram.size() > VGA_HOLE.end {
-            self.map(
-                ram,
-                VGA_HOLE.end,
-                VGA_HOLE.end,
-                ram.size() - VGA_HOLE.end,
-                PAGE_SIZE,
-                true,
-                true,
-            )?;
-        }
-        Ok(())
+    /// When the host refuses, or nothing is there.
+    pub fn map_identity(&mut self, ram: &GuestRam, pa: u64) -> io::Result<()> {
+        let region = ram.region(pa).ok_or(io::ErrorKind::InvalidInput)?;
+        let len = region.end.min(SPAN) - region.start;
+        self.map(ram, region.start, region.start, len, PAGE_SIZE, true, true)
     }
 }
 

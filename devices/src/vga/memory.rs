@@ -79,24 +79,23 @@ impl Vga {
         } else {
             at & 0x3_ffff
         };
-        (at + 4 <= self.vram.len()).then_some(at)
+        (at + 4 <= self.vram.size()).then_some(at)
     }
 
     /// Reads a byte of the window.
     pub(super) fn read_window(&mut self, offset: usize) -> u8 {
         match self.target(offset) {
             Target::Unmapped => 0xff,
-            Target::Linear(at) => self.vram.get(at).copied().unwrap_or(0xff),
+            Target::Linear(at) => {
+                let mut byte = [0];
+                self.vram.read(at, &mut byte);
+                byte[0]
+            }
             Target::Planes(offset, planes) => {
                 let Some(at) = self.quad(offset) else {
                     return 0xff;
                 };
-                let bytes = [
-                    self.vram[at],
-                    self.vram[at + 1],
-                    self.vram[at + 2],
-                    self.vram[at + 3],
-                ];
+                let bytes = self.quad_bytes(at);
                 self.latch = u32::from_le_bytes(bytes);
                 let selected = usize::from(self.gc[gc::READ_MAP] & 3);
                 match planes {
@@ -117,21 +116,22 @@ impl Vga {
 
     /// Writes a byte of the window.
     pub(super) fn write_window(&mut self, offset: usize, value: u8) {
-        self.dirty = true;
         match self.target(offset) {
             Target::Unmapped => {}
             Target::Linear(at) => {
-                if let Some(byte) = self.vram.get_mut(at) {
-                    *byte = value;
-                }
+                self.changes += 1;
+                self.vram.write(at, &[value]);
             }
             Target::Planes(offset, planes) => {
                 let Some(at) = self.quad(offset) else { return };
                 let mask = spread(planes & self.seq[seq::MAP_MASK]);
                 let data = self.write_data(value);
-                let quad = &mut self.vram[at..at + 4];
-                let old = u32::from_le_bytes([quad[0], quad[1], quad[2], quad[3]]);
-                quad.copy_from_slice(&(old & !mask | data & mask).to_le_bytes());
+                let old = u32::from_le_bytes(self.quad_bytes(at));
+                let new = old & !mask | data & mask;
+                if new != old {
+                    self.changes += 1;
+                    self.vram.write(at, &new.to_le_bytes());
+                }
             }
         }
     }

@@ -9,10 +9,12 @@ mod memory;
 mod render;
 mod spec;
 mod text;
+mod video;
 
 pub use dispi::{MAX_HEIGHT, MAX_WIDTH};
 pub use render::Frame;
 pub use text::{Cell, TextScreen};
+pub use video::VideoMemory;
 
 use crate::bus::{MmioDevice, Nanos, OPEN_BUS, PortDevice};
 use crate::pci::{Bar, ConfigSpace, Identity, PciFunction};
@@ -34,10 +36,9 @@ const LINE: Nanos = FRAME / 449;
 
 /// The display adapter. Its window at A0000h is the [`MmioDevice`]; the linear framebuffer is
 /// reached by [`Vga::read_vram`] and [`Vga::write_vram`].
-#[derive(Clone)]
 pub struct Vga {
     config: ConfigSpace,
-    vram: Vec<u8>,
+    vram: Box<dyn VideoMemory>,
     latch: u32,
     misc: u8,
     feature: u8,
@@ -56,7 +57,7 @@ pub struct Vga {
     dac_write: usize,
     dac_reading: bool,
     dispi: Dispi,
-    dirty: bool,
+    changes: u64,
 }
 
 impl Default for Vga {
@@ -84,7 +85,7 @@ impl Vga {
         );
         Self {
             config,
-            vram: vec![0; VRAM_SIZE],
+            vram: Box::new(vec![0; VRAM_SIZE]),
             latch: 0,
             misc: misc::COLOUR,
             feature: 0,
@@ -103,7 +104,7 @@ impl Vga {
             dac_write: 0,
             dac_reading: false,
             dispi: Dispi::new(VRAM_SIZE),
-            dirty: true,
+            changes: 0,
         }
     }
 
@@ -134,36 +135,53 @@ impl Vga {
                 self.dac[colour * 3 + component] = (strong * 42 + dim * 21) as u8;
             }
         }
-        for cell in self.vram[..0x4_0000].chunks_exact_mut(4) {
-            (cell[0], cell[1]) = (b' ', 7);
-        }
-        self.dirty = true;
+        self.vram.write(0, &[b' ', 7, 0, 0].repeat(0x1_0000));
+        self.changes += 1;
     }
 
-    /// Whether video memory or a register changed since the last call.
-    pub fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.dirty)
+    /// Exchanges the video memory, of [`VRAM_SIZE`] bytes; what the old one held is gone.
+    pub fn set_memory(&mut self, memory: Box<dyn VideoMemory>) {
+        self.vram = memory;
+        self.changes += 1;
+    }
+
+    /// Counts what changes the picture, but for writes to video memory that do not pass through
+    /// the adapter: equal counts, equal pictures.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The address that the guest has given the linear framebuffer.
+    #[must_use]
+    pub fn framebuffer(&self) -> Option<u64> {
+        self.config.mapping(0).map(|(base, _)| base)
     }
 
     /// Reads the linear framebuffer; bytes past its end are ones.
     pub fn read_vram(&self, offset: u64, data: &mut [u8]) {
-        data.fill(OPEN_BUS);
-        let at = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.vram.len());
-        for (slot, byte) in data.iter_mut().zip(&self.vram[at..]) {
-            *slot = *byte;
-        }
+        self.vram
+            .read(usize::try_from(offset).unwrap_or(usize::MAX), data);
     }
 
     /// Writes the linear framebuffer; bytes past its end are dropped.
     pub fn write_vram(&mut self, offset: u64, data: &[u8]) {
-        self.dirty = true;
-        let at = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.vram.len());
-        for (slot, byte) in self.vram[at..].iter_mut().zip(data) {
-            *slot = *byte;
+        self.changes += 1;
+        self.vram
+            .write(usize::try_from(offset).unwrap_or(usize::MAX), data);
+    }
+
+    /// The four planes' bytes at `at`, a multiple of four.
+    fn quad_bytes(&self, at: usize) -> [u8; 4] {
+        let mut quad = [0; 4];
+        self.vram.read(at, &mut quad);
+        quad
+    }
+
+    fn clear_memory(&mut self) {
+        let zeros = [0; 4096];
+        for at in (0..self.vram.size()).step_by(zeros.len()) {
+            self.vram.write(at, &zeros);
         }
     }
 
@@ -222,8 +240,16 @@ impl Vga {
     }
 
     fn write_port(&mut self, at: u16, value: u8) {
-        self.dirty = true;
         let colour = self.misc & misc::COLOUR != 0;
+        // Indices, and the registers that only steer the processor's writes, show nothing.
+        let shows = match at {
+            port::ATTRIBUTE | port::MISC | port::DAC_MASK | port::DAC_DATA => true,
+            port::MONO_CRTC_DATA | port::CRTC_DATA => true,
+            port::SEQUENCER_DATA => matches!(self.seq_index & 7, 0 | 1 | 3 | 4),
+            port::GRAPHICS_DATA => matches!(self.gc_index & 15, 5 | 6),
+            _ => false,
+        };
+        self.changes += u64::from(shows);
         match at {
             port::MONO_CRTC_INDEX..=port::MONO_STATUS if colour => {}
             port::CRTC_INDEX..=port::STATUS if !colour => {}
@@ -306,9 +332,9 @@ impl PortDevice for Vga {
         match offset {
             offset::DISPI => self.dispi.write_index(value as u16),
             0x101 | 0x102 => {
-                self.dirty = true;
+                self.changes += 1;
                 if self.dispi.write(value as u16) {
-                    self.vram.fill(0);
+                    self.clear_memory();
                 }
             }
             _ => {

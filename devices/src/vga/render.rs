@@ -95,13 +95,7 @@ impl Vga {
     }
 
     fn quad_at(&self, offset: usize) -> [u8; 4] {
-        let at = (offset & 0xffff) * 4;
-        [
-            self.vram[at],
-            self.vram[at + 1],
-            self.vram[at + 2],
-            self.vram[at + 3],
-        ]
+        self.quad_bytes((offset & 0xffff) * 4)
     }
 
     /// Builds a frame row by row; `rows` repeat `repeat` times as the hardware's scan doubling
@@ -250,9 +244,9 @@ impl Vga {
         let d = &self.dispi;
         let (width, height) = (usize::from(d.xres), usize::from(d.yres));
         let mut pixels = Vec::with_capacity(width * height);
+        let mut line = vec![0; width * usize::from(d.bpp.div_ceil(8)).max(1)];
         for y in 0..height {
-            let at = (d.start() + y * d.pitch()).min(self.vram.len());
-            let line = &self.vram[at..];
+            self.vram.read(d.start() + y * d.pitch(), &mut line);
             let five = |v: u16| u32::from(v & 31) << 3 | u32::from(v & 31) >> 2;
             let six = |v: u16| u32::from(v & 63) << 2 | u32::from(v & 63) >> 4;
             let word = |c: &[u8]| u16::from_le_bytes([c[0], c[1]]);

@@ -41,7 +41,7 @@ fn planar() -> Vga {
     out(&mut vga, port::SEQUENCER_INDEX, 2, 0x0f);
     out(&mut vga, port::GRAPHICS_INDEX, 5, 0x00);
     out(&mut vga, port::GRAPHICS_INDEX, 6, 0x05);
-    vga.vram.fill(0);
+    vga.clear_memory();
     vga
 }
 
@@ -71,7 +71,8 @@ fn text_screen_shows_what_was_written_at_b8000() {
 fn text_renders_glyphs_of_plane_2_in_attribute_colours() {
     let mut vga = Vga::new();
     vga.set_text_mode();
-    vga.vram[(usize::from(b'A') * 32 + 3) * 4 + 2] = 0x81;
+    vga.vram
+        .write((usize::from(b'A') * 32 + 3) * 4 + 2, &[0x81]);
     MmioDevice::write(&mut vga, 0, 0x1_8000, &[b'A', 0x1e]);
     let frame = vga.render();
     assert_eq!((frame.width, frame.height), (720, 400));
@@ -91,17 +92,17 @@ fn write_mode_0_rotates_sets_and_masks() {
     out(&mut vga, port::GRAPHICS_INDEX, 3, 0x01);
     out(&mut vga, port::GRAPHICS_INDEX, 8, 0xf0);
     poke(&mut vga, 5, 0x41);
-    assert_eq!(vga.vram[20..24], [0xf0, 0x00, 0x00, 0xa0]);
+    assert_eq!(vga.quad_bytes(20), [0xf0, 0x00, 0x00, 0xa0]);
 }
 
 #[test]
 fn write_mode_1_copies_latches() {
     let mut vga = planar();
-    vga.vram[0..4].copy_from_slice(&[1, 2, 3, 4]);
+    vga.vram.write(0, &[1, 2, 3, 4]);
     peek(&mut vga, 0);
     out(&mut vga, port::GRAPHICS_INDEX, 5, 0x01);
     poke(&mut vga, 9, 0xff);
-    assert_eq!(vga.vram[36..40], [1, 2, 3, 4]);
+    assert_eq!(vga.quad_bytes(36), [1, 2, 3, 4]);
 }
 
 #[test]
@@ -110,13 +111,13 @@ fn write_modes_2_and_3_and_logical_functions() {
     out(&mut vga, port::GRAPHICS_INDEX, 5, 0x02);
     out(&mut vga, port::GRAPHICS_INDEX, 8, 0x0f);
     poke(&mut vga, 0, 0x05);
-    assert_eq!(vga.vram[0..4], [0x0f, 0, 0x0f, 0]);
+    assert_eq!(vga.quad_bytes(0), [0x0f, 0, 0x0f, 0]);
     out(&mut vga, port::GRAPHICS_INDEX, 5, 0x03);
     out(&mut vga, port::GRAPHICS_INDEX, 0, 0x02);
     out(&mut vga, port::GRAPHICS_INDEX, 8, 0xff);
     peek(&mut vga, 0);
     poke(&mut vga, 0, 0x03);
-    assert_eq!(vga.vram[0..4], [0x0c, 3, 0x0c, 0]);
+    assert_eq!(vga.quad_bytes(0), [0x0c, 3, 0x0c, 0]);
     out(&mut vga, port::GRAPHICS_INDEX, 5, 0x00);
     for (function, expected) in [
         (0x08, 0x0c & 0x3c),
@@ -126,14 +127,14 @@ fn write_modes_2_and_3_and_logical_functions() {
         out(&mut vga, port::GRAPHICS_INDEX, 3, function);
         peek(&mut vga, 0);
         poke(&mut vga, 1, 0x3c);
-        assert_eq!(vga.vram[4], expected);
+        assert_eq!(vga.quad_bytes(4)[0], expected);
     }
 }
 
 #[test]
 fn read_mode_1_compares_colours() {
     let mut vga = planar();
-    vga.vram[0..4].copy_from_slice(&[0b1100, 0b1010, 0, 0]);
+    vga.vram.write(0, &[0b1100, 0b1010, 0, 0]);
     out(&mut vga, port::GRAPHICS_INDEX, 5, 0x08);
     out(&mut vga, port::GRAPHICS_INDEX, 2, 0x03);
     out(&mut vga, port::GRAPHICS_INDEX, 7, 0x0f);
@@ -145,7 +146,7 @@ fn read_mode_1_compares_colours() {
 #[test]
 fn read_map_selects_the_plane() {
     let mut vga = planar();
-    vga.vram[0..4].copy_from_slice(&[1, 2, 3, 4]);
+    vga.vram.write(0, &[1, 2, 3, 4]);
     for plane in 0..4 {
         out(&mut vga, port::GRAPHICS_INDEX, 4, plane);
         assert_eq!(peek(&mut vga, 0), plane + 1);

@@ -62,11 +62,11 @@ impl Vga {
                 if self.cursor_address() == Some(offset) {
                     cursor = Some((row, column));
                 }
-                let code = usize::from(self.vram[offset * 4]);
-                let character = glyphs.get(code).copied().unwrap_or(' ');
+                let [code, attribute, ..] = self.quad_bytes(offset * 4);
+                let character = glyphs.get(usize::from(code)).copied().unwrap_or(' ');
                 cells.push(Cell {
                     character,
-                    attribute: self.vram[offset * 4 + 1],
+                    attribute,
                 });
             }
         }

@@ -3,13 +3,12 @@
 use super::Board;
 use super::wiring::{Slot, VGA_WINDOW};
 use ring3_devices::bus::MmioDevice;
-use ring3_devices::pci::PciFunction;
-use ring3_devices::vga::Vga;
+use ring3_devices::vga::{VRAM_SIZE, Vga};
 
 /// The offset in the linear framebuffer that the guest has mapped at `pa`.
 fn framebuffer(vga: &Vga, pa: u64) -> Option<u64> {
-    let (base, size) = vga.config().mapping(0)?;
-    pa.checked_sub(base).filter(|offset| *offset < size)
+    pa.checked_sub(vga.framebuffer()?)
+        .filter(|offset| *offset < VRAM_SIZE as u64)
 }
 
 /// All ones of `size` bytes.
@@ -65,6 +64,7 @@ impl Board {
         let vga = &mut self.chips.pci.functions.vga;
         if VGA_WINDOW.contains(&pa) {
             MmioDevice::write(vga, now, pa - VGA_WINDOW.start, data);
+            self.after_video();
         } else if let Some(offset) = framebuffer(vga, pa) {
             vga.write_vram(offset, data);
         }

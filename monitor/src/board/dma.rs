@@ -1,12 +1,12 @@
 //! Memory as the board's bus masters see it, and when they move data.
 
-use super::wiring::{Slot, VGA_WINDOW};
+use super::wiring::Slot;
 use super::{Board, Effects};
 use crate::memory::{GuestRam, attr};
 use ring3_devices::bus::{DmaError, DmaMemory};
 use ring3_translator::addr::PAGE_SIZE;
 
-/// RAM without the windows of devices.
+/// RAM and video memory, without the windows of devices.
 pub(super) struct BusMemory<'a> {
     ram: &'a GuestRam,
     effects: &'a mut Effects,
@@ -14,14 +14,11 @@ pub(super) struct BusMemory<'a> {
 
 impl BusMemory<'_> {
     fn check(&self, address: u64, len: usize) -> Result<(), DmaError> {
-        let end = address
-            .checked_add(len as u64)
-            .filter(|end| *end <= self.ram.size());
-        let end = end.ok_or(DmaError { address })?;
-        if address < VGA_WINDOW.end && end > VGA_WINDOW.start {
-            return Err(DmaError { address });
-        }
-        Ok(())
+        let region = self.ram.region(address).ok_or(DmaError { address })?;
+        let end = address.checked_add(len as u64);
+        end.filter(|end| *end <= region.end)
+            .map(drop)
+            .ok_or(DmaError { address })
     }
 }
 
@@ -38,6 +35,7 @@ impl DmaMemory for BusMemory<'_> {
         while !rest.is_empty() {
             let room = (PAGE_SIZE - (at & (PAGE_SIZE - 1))) as usize;
             let (piece, later) = rest.split_at(room.min(rest.len()));
+            self.ram.note_write(at);
             self.ram.store(at, piece);
             let page = at & !(PAGE_SIZE - 1);
             if self.ram.attributes(at) & attr::CODE != 0

@@ -15,6 +15,7 @@ mod ports;
 mod serial;
 mod sink;
 mod stop;
+mod vram;
 mod wiring;
 
 pub use media::Medium;
@@ -38,6 +39,7 @@ use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS, PciFunction};
 use serial::SerialPort;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vram::Vram;
 use wiring::{MOVING_BUS_MASTER, MOVING_PM};
 
 /// What a board is built with.
@@ -89,6 +91,10 @@ pub struct Board {
     effects: Effects,
     /// When the debug console's output is due at the host.
     debug_due: Option<u64>,
+    /// Where video memory was last seen.
+    video: Option<u64>,
+    /// Changes of the picture that were told of.
+    picture: u64,
 }
 
 /// What chips did that the processor's caches must follow.
@@ -98,6 +104,10 @@ pub struct Effects {
     pub routing: Option<[MemoryAttribute; PAM_REGIONS.len()]>,
     /// Pages with translations that bus masters wrote to, by physical address.
     pub code_written: Vec<u64>,
+    /// Video memory has another place, or none.
+    pub video: Option<Option<u64>>,
+    /// The display adapter wrote to pages of video memory that have translations.
+    pub video_code_written: bool,
 }
 
 impl Board {
@@ -117,6 +127,8 @@ impl Board {
             ram: None,
             effects: Effects::default(),
             debug_due: None,
+            video: None,
+            picture: 0,
             config,
             clock,
         };
@@ -140,6 +152,7 @@ impl Board {
         let old = std::mem::replace(&mut self.chips, Chips::new(&self.config, &self.clock));
         self.chips.adopt(old);
         self.effects = Effects::default();
+        self.connect_video();
         for (port, output) in self.serial.iter_mut().zip(outputs) {
             port.keep(output);
         }
@@ -194,7 +207,10 @@ impl Board {
     /// True while an effect waits.
     #[must_use]
     pub fn effects_pending(&self) -> bool {
-        self.effects.routing.is_some() || !self.effects.code_written.is_empty()
+        self.effects.routing.is_some()
+            || !self.effects.code_written.is_empty()
+            || self.effects.video.is_some()
+            || self.effects.video_code_written
     }
 
     /// What the processor's caches must follow, once.
@@ -202,9 +218,25 @@ impl Board {
         std::mem::take(&mut self.effects)
     }
 
-    /// Gives bus masters their memory.
+    /// Gives bus masters and the display adapter their memory.
     pub fn connect_memory(&mut self, ram: Arc<GuestRam>) {
         self.ram = Some(ram);
+        self.connect_video();
+    }
+
+    /// Puts the display adapter's memory into the guest's.
+    fn connect_video(&mut self) {
+        let Some(ram) = &self.ram else { return };
+        let vga = &mut self.chips.pci.functions.vga;
+        if ram.video_size() > 0 {
+            vga.set_memory(Box::new(Vram::new(Arc::clone(ram))));
+        }
+        if !self.config.firmware {
+            vga.set_text_mode();
+        }
+        self.video = vga.framebuffer();
+        self.effects.video = None;
+        ram.place_video(self.video);
     }
 
     /// Asks for the end of the run. A power-off or debug exit that the guest asked for first is
@@ -262,6 +294,17 @@ impl Board {
         }
     }
 
+    /// Tells who follows video memory what the display adapter did to it and to the picture.
+    fn after_video(&mut self) {
+        let Some(ram) = &self.ram else { return };
+        self.effects.video_code_written |= ram.take_video_code_written();
+        let changes = self.chips.pci.functions.vga.changes();
+        if changes != self.picture {
+            self.picture = changes;
+            ram.video_signal().raise();
+        }
+    }
+
     /// Samples the chips' outputs after anything that may have changed them.
     fn after_access(&mut self) {
         let functions = &mut self.chips.pci.functions;
@@ -272,6 +315,13 @@ impl Board {
         if functions.host.take_memory_map_changed() {
             self.effects.routing = Some(std::array::from_fn(|i| functions.host.pam(i)));
         }
+        let vga = &mut functions.vga;
+        let video = vga.framebuffer();
+        if video != self.video {
+            self.video = video;
+            self.effects.video = Some(video);
+        }
+        self.after_video();
         self.chips.update_lines();
         if let Some(request) = self.chips.take_request() {
             self.request.get_or_insert(request);

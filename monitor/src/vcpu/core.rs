@@ -182,7 +182,12 @@ impl Core {
         } else {
             let mut board = self.board();
             board.mmio_write(pa, data);
+            let effects = board.effects_pending();
             self.after_board_write(board);
+            if effects {
+                self.leave = true;
+                self.kicker.attention.store(true, Ordering::Relaxed);
+            }
             self.note_interrupt(st);
         }
     }
@@ -215,6 +220,15 @@ impl Core {
             .unwrap_or_default();
         for &page in &changed {
             self.code_written(st, page, PAGE_SIZE);
+        }
+        if effects.video.is_some() || effects.video_code_written {
+            for page in self.mmu.ram.video_code() {
+                self.code_written(st, page, PAGE_SIZE);
+            }
+        }
+        if let Some(base) = effects.video {
+            self.mmu.ram.place_video(base);
+            self.flush_tlb(st, TlbFlush::All);
         }
         if a20_mask != self.mmu.a20_mask {
             self.mmu.a20_mask = a20_mask;
