@@ -28,10 +28,11 @@ test-guests: tools peers
 # repeats a run; failing cases are shrunk and written to FAILURES.
 SEED ?= $(shell date +%s)
 FAILURES ?= $(or $(CARGO_TARGET_DIR),target)/conformance
-conformance:
+conformance: tools peers
 	mkdir -p $(FAILURES)
 	$(CARGO) run --release --package ring3-conformance -- --long --seed $(SEED) --verbose \
 		--golden tests/conformance/golden --save $(FAILURES)
+	$(CARGO) run --release --package ring3-system-conformance
 
 # The same guest work under ring3, QEMU's translator and natively.
 bench: tools peers
