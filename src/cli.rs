@@ -212,17 +212,51 @@ pub enum GuestsCommand {
         #[arg(long)]
         refresh: bool,
     },
-    /// Boot a guest.
+    /// Boot guests, drive them by their recipes, and print a table of the results; or boot one on
+    /// this terminal.
     #[command(after_help = exit::HELP)]
-    Run {
-        /// NAME or NAME/FLAVOUR.
-        name: String,
-        /// Guest memory instead of the recipe's.
-        #[arg(long, value_name = "SIZE", value_parser = parse_memory_size)]
-        memory: Option<u64>,
-        #[command(flatten)]
-        machine: MachineOptions,
-    },
+    Run(Box<GuestsRunOptions>),
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("guests").required(true).args(["names", "all", "quick"])))]
+pub struct GuestsRunOptions {
+    /// NAME or NAME/FLAVOUR. A flavour that is made for a person boots on this terminal.
+    pub names: Vec<String>,
+    /// All guests that are not made for a person.
+    #[arg(long)]
+    pub all: bool,
+    /// Those of them that take only seconds.
+    #[arg(long)]
+    pub quick: bool,
+    /// What they are compared with.
+    #[arg(long, value_enum, default_value_t = Peer::Auto)]
+    pub peer: Peer,
+    /// How often each runs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Keep pictures of the screens in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub screenshots: Option<PathBuf>,
+    /// Boot the guest on this terminal and do nothing with it.
+    #[arg(long, conflicts_with_all = ["all", "quick"])]
+    pub console: bool,
+    /// Guest memory instead of the recipe's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory_size)]
+    pub memory: Option<u64>,
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
+/// What guests are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Peer {
+    /// QEMU's translator where it is installed.
+    Auto,
+    /// QEMU's translator.
+    Qemu,
+    /// Nothing.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,18 +1,20 @@
 //! `ring3 run`: from options to a running machine.
 
-use crate::cli::{Boot, MachineOptions, RunOptions};
+use crate::cli::{Boot, Cli, Command, MachineOptions, RunOptions};
 use crate::exit;
 use crate::signals::BlockedSignals;
 use crate::terminal::RawTerminal;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::Parser;
 use ring3_guests::cache::Cache;
-use ring3_guests::{Refresh, package_file};
+use ring3_guests::session::ring3_machine;
+use ring3_guests::{Image, Refresh, package_file};
 use ring3_monitor::board::StopHandle;
 use ring3_monitor::config::{BootSource, DriveSpec, Interface, MachineConfig, SerialSpec};
 use ring3_monitor::host;
 use ring3_monitor::machine::Machine;
 use std::io::{IsTerminal, stderr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -44,6 +46,17 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
     start(config)
 }
 
+/// Boots a guest that has a recipe.
+pub fn image(image: &Image, machine: &MachineOptions) -> Result<ExitCode> {
+    let words = ring3_machine(Path::new("ring3"), image);
+    let words = std::iter::once(words.get_program()).chain(words.get_args());
+    let Command::Run(mut options) = Cli::try_parse_from(words)?.command else {
+        bail!("the recipe of {} boots by no run", image.name);
+    };
+    options.machine = machine.clone();
+    run(&options)
+}
+
 /// A firmware image: the one that the options name, or the one of Debian's package.
 fn firmware(named: Option<&PathBuf>, file: &str) -> Result<PathBuf> {
     if let Some(path) = named {
@@ -56,7 +69,7 @@ fn firmware(named: Option<&PathBuf>, file: &str) -> Result<PathBuf> {
 }
 
 /// A machine without drives.
-pub fn configuration(
+fn configuration(
     boot: BootSource,
     memory: u64,
     debug_exit: bool,
@@ -80,7 +93,7 @@ pub fn configuration(
 }
 
 /// Builds a machine and runs it to its end.
-pub fn start(config: MachineConfig) -> Result<ExitCode> {
+fn start(config: MachineConfig) -> Result<ExitCode> {
     host::check_requirements()?;
     let signals = BlockedSignals::block().context("cannot block signals")?;
     let stop = Arc::clone(&config.stop);

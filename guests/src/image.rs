@@ -1,11 +1,15 @@
 //! From a recipe to files that boot.
 
 use crate::cache::{Cache, hexadecimal, write_whole};
-use crate::debian::{Apt, unpack};
+use crate::fetch::Fetcher;
 use crate::initramfs::{self, Contents};
-use crate::recipe::{Flavour, Package, Proof, Recipe, Source};
+use crate::parts::Parts;
+use crate::recipe::{Boot, Drive, Flavour, Package, Recipe, SUITES, Source};
+use crate::recipe::{DriveKind, Proof};
+use crate::step::Step;
 use crate::{GuestError, tiny};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,18 +28,20 @@ const SCRIPTS: [(&str, &str); 6] = [
 pub struct Image {
     /// `NAME/FLAVOUR`.
     pub name: String,
-    /// The kernel, a bzImage.
-    pub kernel: PathBuf,
-    /// The initial file system, if there is one.
+    /// The kernel that the monitor loads, if it loads one.
+    pub kernel: Option<PathBuf>,
+    /// Its initial file system, if there is one.
     pub initrd: Option<PathBuf>,
     /// The statically linked busybox in it.
     pub busybox: Option<PathBuf>,
-    /// The kernel command line.
-    pub append: String,
-    /// Memory size as the command line writes it.
-    pub memory: String,
-    /// Whether it ends by the debug-exit port.
-    pub debug_exit: bool,
+    /// Drives and their media.
+    pub drives: Vec<(DriveKind, PathBuf)>,
+    /// The parts by name, for steps that insert one.
+    pub parts: BTreeMap<String, PathBuf>,
+    /// How it boots.
+    pub boot: Boot,
+    /// What is done with it.
+    pub steps: Vec<Step>,
     /// What proves success.
     pub proof: Proof,
     /// Name and version of what was fetched, for people.
@@ -59,52 +65,60 @@ pub enum Refresh {
 pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, GuestError> {
     let (recipe, flavour) = Recipe::find(name)?;
     let mut cache = Cache::open(root)?;
-    let (kernel, initrd, busybox, origin) = match &recipe.source {
+    let mut image = Image {
+        name: format!("{}/{}", recipe.name, flavour.name),
+        kernel: None,
+        initrd: None,
+        busybox: None,
+        drives: Vec::new(),
+        parts: BTreeMap::new(),
+        boot: recipe.boot.clone(),
+        steps: flavour.steps.clone(),
+        proof: flavour.proof.clone(),
+        origin: String::new(),
+    };
+    match &recipe.source {
         Source::Debian {
             suites,
             architecture,
             kernel,
             busybox,
         } => {
-            let mut fetcher = Fetcher {
-                cache: &mut cache,
-                apt: None,
-                suites,
-                architecture,
-                refresh,
-            };
+            let mut fetcher = Fetcher::new(&mut cache, suites, architecture, refresh);
             let (kernel, kernel_origin) = fetcher.file(kernel)?;
             let (busybox, busybox_origin) = fetcher.file(busybox)?;
-            let initrd = initrd(&cache, &busybox, &flavour)?;
-            (
-                kernel,
-                Some(initrd),
-                Some(busybox),
-                format!("{kernel_origin}, {busybox_origin}"),
-            )
+            image.initrd = Some(initrd(&cache, &busybox, &flavour)?);
+            image.kernel = Some(kernel);
+            image.busybox = Some(busybox);
+            image.origin = format!("{kernel_origin}, {busybox_origin}");
         }
-        Source::Nasm { file } => (
-            tiny::assemble(&cache, file)?,
-            None,
-            None,
-            format!("guests/tiny/{file}"),
-        ),
-    };
-    Ok(Image {
-        name: format!("{}/{}", recipe.name, flavour.name),
-        kernel,
-        initrd,
-        busybox,
-        append: recipe.boot.append,
-        memory: recipe.boot.memory,
-        debug_exit: recipe.boot.debug_exit,
-        proof: flavour.proof,
-        origin,
-    })
+        Source::Nasm { file } => {
+            image.kernel = Some(tiny::assemble(&cache, file)?);
+            image.origin = format!("guests/tiny/{file}");
+        }
+        Source::Parts {
+            suites,
+            architecture,
+            parts,
+            kernel,
+            initrd,
+            drives,
+        } => {
+            let fetcher = Fetcher::new(&mut cache, suites, architecture, refresh);
+            let mut made = Parts::new(&recipe.name, parts, fetcher);
+            for name in parts.keys() {
+                made.part(name)?;
+            }
+            image.kernel = kernel.as_ref().map(|name| made.part(name)).transpose()?;
+            image.initrd = initrd.as_ref().map(|name| made.part(name)).transpose()?;
+            for Drive { kind, part } in drives {
+                image.drives.push((*kind, made.part(part)?));
+            }
+            (image.parts, image.origin) = made.finish();
+        }
+    }
+    Ok(image)
 }
-
-/// The suites that single files are fetched from.
-const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-security"];
 
 /// One file of a Debian package, fetched where needed: the firmware, bootable images. `path` is
 /// what the file's path in the package begins with.
@@ -118,13 +132,7 @@ pub fn package_file(
 ) -> Result<PathBuf, GuestError> {
     let mut cache = Cache::open(root)?;
     let suites = SUITES.map(String::from);
-    let mut fetcher = Fetcher {
-        cache: &mut cache,
-        apt: None,
-        suites: &suites,
-        architecture: "i386",
-        refresh,
-    };
+    let mut fetcher = Fetcher::new(&mut cache, &suites, "i386", refresh);
     let package = Package {
         names: vec![package.into()],
         version: String::new(),
@@ -140,62 +148,6 @@ pub fn script(name: &str) -> Option<&'static str> {
         .iter()
         .find(|(n, _)| *n == name)
         .map(|(_, text)| *text)
-}
-
-struct Fetcher<'a> {
-    cache: &'a mut Cache,
-    apt: Option<Apt>,
-    suites: &'a [String],
-    architecture: &'a str,
-    refresh: Refresh,
-}
-
-impl Fetcher<'_> {
-    /// The file that `package` describes, unpacked, and where it is from.
-    fn file(&mut self, package: &Package) -> Result<(PathBuf, String), GuestError> {
-        let deb_key = format!("{} {}", self.architecture, package.names.join(" or "));
-        let file_key = format!("{deb_key}: {}", package.path);
-        let mut fetched = None;
-        if self.refresh == Refresh::IfMissing {
-            fetched = self.cache.lookup(&deb_key)?;
-            if fetched.is_some()
-                && let Some((path, recorded)) = self.cache.lookup(&file_key)?
-            {
-                return Ok((path, recorded.origin));
-            }
-        }
-        let (deb, origin) = match fetched {
-            Some((path, recorded)) => (path, recorded.origin),
-            None => self.download(package, &deb_key)?,
-        };
-        let content = unpack(&deb, &package.path)?;
-        self.cache.directory("files")?;
-        let stem = deb.file_stem().unwrap_or_default().to_string_lossy();
-        let name = format!(
-            "files/{stem}-{}",
-            package
-                .path
-                .trim_end_matches('-')
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-        );
-        write_whole(&self.cache.root().join(&name), &content)?;
-        let path = self.cache.record(&name, &file_key, &origin)?;
-        Ok((path, origin))
-    }
-
-    fn download(&mut self, package: &Package, key: &str) -> Result<(PathBuf, String), GuestError> {
-        let apt = match &mut self.apt {
-            Some(apt) => apt,
-            none => none.insert(Apt::new(self.cache, self.architecture, self.suites)?),
-        };
-        let (name, version) = apt.resolve(package)?;
-        let origin = format!("{name} {version}");
-        let file = apt.download(self.cache, &name, &version)?;
-        let path = self.cache.record(&file, key, &origin)?;
-        Ok((path, origin))
-    }
 }
 
 /// Builds the initramfs of a flavour, named by its contents.

@@ -1,20 +1,25 @@
 //! The recipes: guest facts as data, carried inside the program.
 
 use crate::GuestError;
+use crate::step::Step;
 use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// A file of `guests/recipes/` with its name.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../recipes/", $name)))),*] };
+}
 
 /// The recipe files, in the order in which they are listed.
-const FILES: [(&str, &str); 3] = [
-    (
-        "debian-686.toml",
-        include_str!("../recipes/debian-686.toml"),
-    ),
-    (
-        "debian-686-pae.toml",
-        include_str!("../recipes/debian-686-pae.toml"),
-    ),
-    ("tiny.toml", include_str!("../recipes/tiny.toml")),
+const FILES: [(&str, &str); 4] = files![
+    "debian-686.toml",
+    "debian-686-pae.toml",
+    "grub-floppy.toml",
+    "tiny.toml",
 ];
+
+/// The suites that recipes take packages from, unless they say otherwise.
+pub(crate) const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-security"];
 
 /// One guest: where its image comes from and how it boots.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,9 +45,43 @@ pub struct Boot {
     /// Memory size as the command line writes it ("512M").
     pub memory: String,
     /// The kernel command line.
+    #[serde(default)]
     pub append: String,
     /// Whether it ends by the debug-exit port.
+    #[serde(default)]
     pub debug_exit: bool,
+    /// What firmware tries first.
+    pub order: Option<Order>,
+    /// For a kernel: whether firmware starts it. Drives always need firmware.
+    #[serde(default)]
+    pub firmware: bool,
+    /// Whether the guest may restart; otherwise that ends the run.
+    #[serde(default)]
+    pub reboot: bool,
+}
+
+/// What firmware tries first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The first floppy drive.
+    Floppy,
+    /// The first hard disk.
+    Disk,
+    /// The first CD-ROM drive.
+    Cdrom,
+}
+
+impl Order {
+    /// The letter that stands for it on command lines.
+    #[must_use]
+    pub fn letter(self) -> &'static str {
+        match self {
+            Self::Floppy => "a",
+            Self::Disk => "c",
+            Self::Cdrom => "d",
+        }
+    }
 }
 
 /// Where a guest's files come from.
@@ -65,6 +104,100 @@ pub enum Source {
         /// The source in `guests/tiny/`.
         file: String,
     },
+    /// A kernel or drives, made of parts.
+    Parts {
+        /// The suites to look in.
+        #[serde(default = "default_suites")]
+        suites: Vec<String>,
+        /// Debian's name of the guest's architecture.
+        #[serde(default = "default_architecture")]
+        architecture: String,
+        /// The parts by name. A part may be built of others.
+        parts: BTreeMap<String, Part>,
+        /// The part that is the kernel, if the monitor loads one.
+        kernel: Option<String>,
+        /// The part that is its initial file system.
+        initrd: Option<String>,
+        /// The drives with media in them.
+        #[serde(default)]
+        drives: Vec<Drive>,
+    },
+}
+
+fn default_suites() -> Vec<String> {
+    SUITES.map(String::from).to_vec()
+}
+
+fn default_architecture() -> String {
+    "i386".into()
+}
+
+/// A file that a guest boots from, or that such a file is built of.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Part {
+    /// A file of a Debian package, as it is.
+    Package {
+        /// The package, see [`Package::names`].
+        package: String,
+        /// What the path of the file begins with; no other file's may.
+        path: String,
+    },
+    /// These very characters.
+    Text {
+        /// The content.
+        text: String,
+    },
+    /// A diskette of 1.44 MB with a FAT file system.
+    FatFloppy {
+        /// Parts by their path on the diskette.
+        files: BTreeMap<String, String>,
+        /// Whether SYSLINUX is installed on it.
+        #[serde(default)]
+        syslinux: bool,
+    },
+    /// A disc with these files, which boots by a boot loader of its own.
+    Iso {
+        /// Parts by their path on the disc.
+        files: BTreeMap<String, String>,
+        /// The path on the disc of ISOLINUX, or of another loader that takes a boot information
+        /// table; no loader when it is missing.
+        loader: Option<String>,
+    },
+    /// A bootable disc with files added or replaced.
+    IsoWith {
+        /// The part that is the disc.
+        base: String,
+        /// Parts by their path on the disc.
+        files: BTreeMap<String, String>,
+    },
+    /// An empty disk.
+    Blank {
+        /// Its size as the command line writes memory sizes ("64M").
+        size: String,
+    },
+}
+
+/// A drive with a medium.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// What it is.
+    pub kind: DriveKind,
+    /// The part that is the medium. What the guest writes to it is dropped.
+    pub part: String,
+}
+
+/// What a drive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriveKind {
+    /// A floppy drive.
+    Floppy,
+    /// An IDE hard disk.
+    Disk,
+    /// An ATAPI drive.
+    Cdrom,
 }
 
 /// A file of a Debian package.
@@ -92,22 +225,44 @@ pub struct Flavour {
     pub init: Vec<String>,
     /// The script that init runs, if it runs one.
     pub workload: Option<String>,
+    /// When the suite runs it.
+    #[serde(default)]
+    pub runs: Runs,
+    /// What is done with it.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     /// What proves success.
     pub proof: Proof,
 }
 
-/// What proves that a guest did what it should.
+/// When the suite runs a flavour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runs {
+    /// In the quick run and in the full one.
+    Quick,
+    /// In the full run.
+    #[default]
+    Full,
+    /// Only when it is named: on the terminal, for a person.
+    ByHand,
+}
+
+/// What proves that a guest did what it should: every step was done, and this.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
     /// Regular expressions, each of which some line on the serial port matches.
+    #[serde(default)]
     pub serial: Vec<String>,
-    /// Regular expressions that no line may match.
+    /// Regular expressions that no line on the serial port, and no screen that was looked at,
+    /// may match.
     #[serde(default)]
     pub never: Vec<String>,
-    /// The monitor's exit status.
-    pub exit_status: i32,
-    /// Seconds after which it has failed, on a slow machine.
+    /// The monitor's exit status, if the guest ends by itself after the steps; otherwise the
+    /// machine is switched off then.
+    pub exit_status: Option<i32>,
+    /// Seconds after which it has failed as a whole, on a slow machine.
     pub timeout_seconds: u64,
 }
 
@@ -152,6 +307,8 @@ impl Recipe {
                         description: "checks itself".into(),
                         init: Vec::new(),
                         workload: None,
+                        runs: Runs::Quick,
+                        steps: Vec::new(),
                         proof: table.proof.clone(),
                     }],
                 }));
@@ -241,6 +398,10 @@ mod tests {
             for flavour in &recipe.flavours {
                 for text in flavour.proof.serial.iter().chain(&flavour.proof.never) {
                     regex::Regex::new(text).unwrap();
+                }
+                for step in &flavour.steps {
+                    step.check()
+                        .unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
                 }
                 for file in flavour.init.iter().chain(&flavour.workload) {
                     assert!(
