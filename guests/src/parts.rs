@@ -118,8 +118,8 @@ impl<'a> Parts<'a> {
             Part::Package { .. } => {}
             Part::Text { text } => write_whole(&partial, text.as_bytes())?,
             Part::Blank { size } => {
-                let bytes = bytes_of(size)
-                    .ok_or_else(|| self.bad(format!("'{size}' is no size")))?;
+                let bytes =
+                    bytes_of(size).ok_or_else(|| self.bad(format!("'{size}' is no size")))?;
                 File::create(&partial)
                     .and_then(|f| f.set_len(bytes))
                     .map_err(GuestError::file("create", &partial))?;
@@ -222,7 +222,10 @@ fn bytes_of(text: &str) -> Option<u64> {
         b'G' => 30,
         _ => return None,
     };
-    text.get(..at)?.parse::<u32>().ok().map(|n| u64::from(n) << shift)
+    text.get(..at)?
+        .parse::<u32>()
+        .ok()
+        .map(|n| u64::from(n) << shift)
 }
 
 #[cfg(test)]

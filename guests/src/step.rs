@@ -123,9 +123,7 @@ impl Step {
             Self::Sleep(seconds) if !(0.0..=600.0).contains(seconds) => {
                 Err(format!("nobody sleeps {seconds} s"))
             }
-            Self::Screenshot(picture)
-                if picture.name.contains('/') || picture.name.is_empty() =>
-            {
+            Self::Screenshot(picture) if picture.name.contains('/') || picture.name.is_empty() => {
                 Err(format!("'{}' is no name for a picture", picture.name))
             }
             _ => Ok(()),

@@ -1,11 +1,11 @@
 //! The guest suite: many guests under this monitor and its peer, and the table of their results.
 
+use crate::GuestError;
 use crate::cache::Cache;
 use crate::drive::{self, Monitor, Outcome, Picture, different_pixels};
 use crate::image::{Image, Refresh, prepare};
 use crate::recipe::{Recipe, Runs};
 use crate::step::{Same, Screenshot};
-use crate::GuestError;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

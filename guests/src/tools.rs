@@ -81,7 +81,9 @@ impl Tool {
         let libraries = join(
             &|root| {
                 let places = [root.join("usr/lib"), root.join("lib")];
-                let inner = places.iter().flat_map(|p| fs::read_dir(p).into_iter().flatten());
+                let inner = places
+                    .iter()
+                    .flat_map(|p| fs::read_dir(p).into_iter().flatten());
                 inner.flatten().map(|entry| entry.path()).collect()
             },
             std::env::var_os("LD_LIBRARY_PATH"),

@@ -165,8 +165,8 @@ impl Machine for Qemu {
 
     fn type_text(&mut self, text: &str) -> Result<(), String> {
         for c in text.chars() {
-            let keys = keyboard::character(c)
-                .ok_or_else(|| format!("a US keyboard cannot type '{c}'"))?;
+            let keys =
+                keyboard::character(c).ok_or_else(|| format!("a US keyboard cannot type '{c}'"))?;
             self.keys(&keys)?;
         }
         Ok(())
