@@ -83,10 +83,5 @@ fn open(drive: &DriveSpec, snapshot: bool) -> Result<Option<crate::board::Medium
     let Some(path) = &drive.path else {
         return Ok(None);
     };
-    Ok(Some(image::open(
-        path,
-        drive.format,
-        drive.read_only,
-        snapshot,
-    )?))
+    Ok(Some(image::open(path, drive.mode(snapshot))?))
 }

@@ -6,7 +6,7 @@ use super::picture;
 use super::protocol::{Answer, Request};
 use crate::board::{Board, IoWaker, Kick, StopHandle, StopReason};
 use crate::drives::FIRST_CD_ROM;
-use crate::image;
+use crate::image::{self, OpenMode};
 use ring3_devices::kbc::{Buttons, Key};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -184,9 +184,12 @@ impl Remote {
 
     fn insert(&self, path: Option<&Path>, disc: bool) -> Result<(), String> {
         // The image is opened without the board's lock.
-        let medium = path
-            .map(|p| image::open(p, None, disc, self.snapshot))
-            .transpose();
+        let mode = OpenMode {
+            read_only: disc,
+            snapshot: self.snapshot,
+            ..OpenMode::default()
+        };
+        let medium = path.map(|p| image::open(p, mode)).transpose();
         let medium = medium.map_err(|e| chain(&e))?;
         if disc {
             let (channel, unit) = FIRST_CD_ROM;

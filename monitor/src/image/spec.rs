@@ -1,5 +1,7 @@
-//! How the user names an image: `FILE[,format=raw|qcow2,if=ide|floppy|cdrom,ro]`.
+//! How the user names an image: `FILE[,format=raw|qcow2,if=ide|floppy|cdrom,ro,backing]`.
 
+use super::OpenMode;
+use super::qcow2_header::MAGIC;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -30,15 +32,28 @@ pub enum Interface {
 pub struct DriveSpec {
     /// The image; `None`: an empty drive.
     pub path: Option<PathBuf>,
-    /// Its format; `None`: what its first bytes say, for disks, else raw.
+    /// Its format; `None`: what its first bytes say.
     pub format: Option<ImageFormat>,
     /// The drive.
     pub interface: Interface,
     /// The guest cannot write to it.
     pub read_only: bool,
+    /// The file that a qcow2 image names as lying below it may be read.
+    pub backing: bool,
 }
 
 impl DriveSpec {
+    /// How its image is to be opened.
+    #[must_use]
+    pub fn mode(&self, snapshot: bool) -> OpenMode {
+        OpenMode {
+            format: self.format,
+            read_only: self.read_only,
+            snapshot,
+            backing: self.backing,
+        }
+    }
+
     /// A medium in a drive, its format by its contents; discs are read-only.
     #[must_use]
     pub fn new(path: PathBuf, interface: Interface) -> Self {
@@ -47,12 +62,13 @@ impl DriveSpec {
             format: None,
             interface,
             read_only: interface == Interface::CdRom,
+            backing: false,
         }
     }
 }
 
-/// Parses `FILE[,format=raw|qcow2][,if=ide|floppy|cdrom][,ro]`. A comma in a file name is written
-/// twice.
+/// Parses `FILE[,format=raw|qcow2][,if=ide|floppy|cdrom][,ro][,backing]`. A comma in a file name is
+/// written twice.
 /// # Errors
 /// A sentence for the user.
 pub fn parse_drive(text: &str) -> Result<DriveSpec, String> {
@@ -76,6 +92,7 @@ pub fn parse_drive(text: &str) -> Result<DriveSpec, String> {
     for word in &words[1..] {
         match word.as_str() {
             "ro" => drive.read_only = true,
+            "backing" => drive.backing = true,
             "format=raw" => drive.format = Some(ImageFormat::Raw),
             "format=qcow2" => drive.format = Some(ImageFormat::Qcow2),
             "if=ide" => drive.interface = Interface::Ide,
@@ -83,7 +100,7 @@ pub fn parse_drive(text: &str) -> Result<DriveSpec, String> {
             "if=cdrom" => (drive.interface, drive.read_only) = (Interface::CdRom, true),
             _ => {
                 return Err(format!(
-                    "'{word}' is no property of an image: use format=raw|qcow2, if=ide|floppy|cdrom, ro"
+                    "'{word}' is no property of an image: use format=raw|qcow2, if=ide|floppy|cdrom, ro, backing"
                 ));
             }
         }
@@ -97,7 +114,7 @@ pub fn parse_drive(text: &str) -> Result<DriveSpec, String> {
 pub(super) fn detect(file: &File) -> io::Result<ImageFormat> {
     let mut magic = [0; 4];
     let n = file.read_at(&mut magic, 0)?;
-    Ok(if n == 4 && &magic == b"QFI\xfb" {
+    Ok(if n == 4 && &magic == MAGIC {
         ImageFormat::Qcow2
     } else {
         ImageFormat::Raw
