@@ -25,6 +25,32 @@ deviations! {
         "page faults for reserved bits report P = 0 (SDM 3A 4.7: RSVD comes with P = 1)";
     PDPTE_UNCHECKED: "pdpte-unchecked",
         "MOV to CR3 does not look at the PAE directory-pointer entries (SDM 3A 4.4.1)";
+    EXT_CLEAR: "ext-clear",
+        "faults met while an exception is delivered have EXT = 0 in the error code (SDM 3A 6.13)";
+    TSS_IN_LDT: "tss-in-ldt",
+        "a TSS selector with TI set raises #TS where JMP, CALL and interrupts raise #GP (SDM 3A 7.2.2)";
+    TASK_SS_ABSENT: "task-ss-absent",
+        "an absent stack segment of a new task raises #NP, not #SS (SDM 3A table 7-1)";
+    TSS_TRAP_FLAG: "tss-trap-flag",
+        "the T flag of a TSS raises no #DB (SDM 3B 18.2.4, 18.3.1.5)";
+    SEGMENT_LIMITS: "segment-limits",
+        "segment limits and rights are not checked on most accesses (SDM 3A 5.3)";
+    CODE_ACCESSED: "code-accessed",
+        "loading CS does not set the accessed bit of the descriptor (SDM 3A 3.4.5.1)";
+    LTR_NULL: "ltr-null",
+        "LTR takes a null selector (SDM vol. 2, LTR: #GP(0))";
+    CALL_LIMIT: "call-limit",
+        "a far CALL beyond the new limit raises #GP(selector), not #GP(0) (SDM vol. 2, CALL)";
+    JMP_GATE_ABSENT: "jmp-gate-absent",
+        "JMP through a call gate to an absent segment raises #GP, not #NP (SDM vol. 2, JMP)";
+    GATE_CONFORMING: "gate-conforming",
+        "a call gate to a conforming segment of an inner ring changes CPL (SDM 3A 5.8.3, 5.8.4)";
+    INNER_SS_ABSENT: "inner-ss-absent",
+        "an absent stack segment of an inner ring raises #TS, not #SS (SDM vol. 2, CALL, INT)";
+    OUTER_SS_ABSENT: "outer-ss-absent",
+        "an absent stack segment of an outer ring raises #NP, not #SS (SDM vol. 2, RET, IRET)";
+    INT1: "int1",
+        "INT1 (F1) raises no #DB";
     MODIFY_READS_FIRST: "modify-reads-first",
         "read-modify-write instructions read as reads: W/R is clear in the error code, and A is set although the write is refused";
 }

@@ -460,6 +460,11 @@ impl Row {
         });
     }
 
+    /// Expects saved EFLAGS, except RF.
+    pub fn expect_flags(&mut self, value: u32) {
+        self.expect_bits(Field::Eflags, !eflags::RF, value);
+    }
+
     fn watched(&self, address: u32) -> bool {
         self.watches.iter().any(|&(at, len)| {
             at <= address && address < at + len && (address - at).is_multiple_of(4)
@@ -481,4 +486,17 @@ pub struct Table {
     pub source: &'static str,
     /// The rows.
     pub rows: Vec<Row>,
+}
+
+/// Names the deviation of the rows whose name satisfies `which`.
+///
+/// # Panics
+/// If there is none: the table is wrong.
+pub fn deviate(rows: &mut [Row], deviation: Deviation, which: impl Fn(&str) -> bool) {
+    let mut found = false;
+    for row in rows.iter_mut().filter(|row| which(&row.name)) {
+        row.deviation = Some(deviation);
+        found = true;
+    }
+    assert!(found, "no row has the deviation {}", deviation.name);
 }

@@ -2,10 +2,12 @@
 
 use crate::row::Table;
 
+mod gates;
 mod paging;
+mod tasks;
 
 /// Every table.
 #[must_use]
 pub fn all() -> Vec<Table> {
-    vec![paging::table()]
+    vec![paging::table(), tasks::table(), gates::table()]
 }
