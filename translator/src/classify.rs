@@ -58,6 +58,8 @@ pub enum Class {
     CalloutEnd,
     /// Not an instruction of the virtual processor: #UD.
     Undefined,
+    /// Longer than 15 bytes: #GP(0).
+    TooLong,
 }
 
 /// Which register state an opcode touches beyond the general registers.

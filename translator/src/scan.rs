@@ -22,6 +22,37 @@ pub enum ScanError {
     NeedMoreBytes,
 }
 
+/// Longest instruction in bytes. Intel SDM vol. 2, 2.3.11.
+const LONGEST: usize = 15;
+
+/// True if what `bytes` begins with is no instruction only because it is longer than 15 bytes: that
+/// raises #GP(0), not #UD. Prefixes alone make instructions so long.
+#[must_use]
+pub fn too_long(bytes: &[u8], code32: bool) -> bool {
+    let bits = if code32 { 32 } else { 16 };
+    for from in 0..bytes.len().min(LONGEST) {
+        let mut decoder = Decoder::with_ip(bits, &bytes[from..], 0, DecoderOptions::NONE);
+        let insn = decoder.decode();
+        let invalid = decoder.last_error() == DecoderError::InvalidInstruction;
+        let more = decoder.last_error() == DecoderError::NoMoreBytes && bytes.len() >= LONGEST;
+        if from > 0 && (from + insn.len() > LONGEST || more) {
+            return true;
+        }
+        // Without its first prefix it is shorter, and may be an instruction.
+        if !invalid || insn.len() < LONGEST - from || !is_prefix(bytes[from]) {
+            return false;
+        }
+    }
+    true
+}
+
+fn is_prefix(byte: u8) -> bool {
+    matches!(
+        byte,
+        0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3
+    )
+}
+
 /// Scans a unit that starts at `eip`; `limit` is the most instructions to take. The result ends
 /// with the first instruction that ends a unit, or before the first that is incomplete.
 /// # Errors
@@ -52,7 +83,11 @@ pub fn scan(
                 if !out.is_empty() {
                     break;
                 }
-                Class::Undefined
+                if too_long(bytes, code32) {
+                    Class::TooLong
+                } else {
+                    Class::Undefined
+                }
             }
         };
         out.push(Scanned { insn, class });
@@ -80,5 +115,25 @@ pub fn ends_unit(class: Class) -> bool {
             | Class::Loop
             | Class::CalloutEnd
             | Class::Undefined
+            | Class::TooLong
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::too_long;
+
+    #[test]
+    fn sixteen_bytes_are_too_long_and_fifteen_undefined_ones_are_not() {
+        let with = |prefixes: &[u8], tail: &[u8]| [prefixes, tail].concat();
+        assert!(too_long(&with(&[0x66; 15], &[0x90]), true));
+        assert!(too_long(&with(&[0x66; 20], &[0x90]), true));
+        assert!(too_long(&[0x66; 15], true));
+        assert!(too_long(&with(&[0x2e; 11], &[0xb8, 1, 2, 3, 4]), true));
+        assert!(!too_long(&with(&[0x2e; 11], &[0xb8, 1, 2, 3, 4]), false));
+        let mut lock = [0x66; 14];
+        lock[0] = 0xf0;
+        assert!(!too_long(&with(&lock, &[0x90, 0x90, 0x90]), true));
+        assert!(!too_long(&[0x0f, 0xff, 0xc0], true));
+    }
 }

@@ -9,7 +9,7 @@ use crate::cpu::fault::Fault;
 use crate::cpu::flagsops::set_flags;
 use crate::cpu::segment::{load_ldtr, load_tr, real_addressing};
 use crate::cpu::{msr, operand, segment_query};
-use iced_x86::{Code, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, Instruction, Mnemonic};
 use ring3_translator::state::{GuestState, TableReg, cr4, eflags, gpr};
 
 /// LGDT and LIDT: six bytes; with 16-bit operand size only 24 base bits count.
@@ -140,10 +140,6 @@ pub fn arpl<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Res
     let raised = destination & 3 < rpl;
     if raised {
         operand::write_rm(st, env, insn, 0, 2, (destination & !3) | rpl)?;
-    } else if insn.op0_kind() == OpKind::Memory {
-        // The access is a read-modify-write: a read-only page faults here too.
-        let (seg, offset) = operand::address(st, insn);
-        operand::probe_store(st, env, seg, offset, 2)?;
     }
     set_flags(st, eflags::ZF, if raised { eflags::ZF } else { 0 });
     Ok(Flow::Next)

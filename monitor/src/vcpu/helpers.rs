@@ -64,6 +64,7 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
                 *core.stats.unsupported.entry(insn.mnemonic()).or_default() += 1;
                 Fault::ud()
             }
+            Trap::TooLong => Fault::gp(0),
             Trap::DeviceNotAvailable => Fault::plain(Vector::Nm),
         };
         core.raise(st, fault);

@@ -13,6 +13,7 @@ use ring3_monitor::cpu::event::{Event, SoftwareKind};
 use ring3_monitor::cpu::execute::{Flow, execute};
 use ring3_monitor::cpu::fault::{Fault, Vector};
 use ring3_translator::addr::LinAddr;
+use ring3_translator::scan::too_long;
 use ring3_translator::state::GuestState;
 use ring3_translator::state_box::StateBox;
 
@@ -210,6 +211,9 @@ impl Interpreter {
                     address,
                 },
             ));
+        }
+        if decoder.last_error() != iced_x86::DecoderError::None && too_long(&code, bits == 32) {
+            return Some(trap(Fault::gp(0)));
         }
         let pushes_next = |st: &mut GuestState| st.rip = u64::from(insn.next_ip32());
         match execute(&mut self.st, &mut self.memory, &self.model, &insn) {

@@ -3,6 +3,7 @@
 use crate::case::{Case, Stop};
 use crate::compare::{Difference, Rules, differences};
 use crate::engine::Engine;
+use crate::generate::unit;
 use crate::vector::Vector;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,9 @@ pub fn shrink(
         return (best, why);
     }
     let deadline = Instant::now() + LONGEST;
-    if case.pieces.len() > 12 {
+    // Programs are followed by their own rules.
+    let is_unit = case.pieces.len() <= 12;
+    if !is_unit {
         let mut size = case.pieces.len() / 2;
         while size > 0 {
             for from in (0..best.pieces.len()).step_by(size).rev() {
@@ -64,7 +67,10 @@ pub fn shrink(
     loop {
         let before = runs;
         let mut improved = false;
-        for candidate in candidates(&best) {
+        for mut candidate in candidates(&best) {
+            if is_unit && unit::follow_flags(&mut candidate).is_err() {
+                continue; // it would use an undefined flag
+            }
             if runs >= MOST_RUNS || Instant::now() > deadline {
                 return (best, why);
             }

@@ -3,7 +3,7 @@
 use super::access::{Rw, memory_operand};
 use super::{Lower, Trap, host_number, set_memory};
 use crate::asm::{HostMem, Width, reg};
-use iced_x86::{Code, Instruction, InstructionInfoOptions, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
 
 /// What one byte-register operand needs when the encoding has a REX prefix.
 #[derive(Clone, Copy)]
@@ -40,6 +40,8 @@ impl Lower<'_> {
                     | OpAccess::CondRead
                     | OpAccess::NoMemAccess
                     | OpAccess::None => Rw::Read,
+                    // With an unmasked exception the x87 writes nothing, without a fault.
+                    OpAccess::Write if may_not_store(guest.mnemonic()) => Rw::Update,
                     OpAccess::Write => Rw::Write,
                     _ => Rw::Update,
                 };
@@ -64,8 +66,8 @@ impl Lower<'_> {
                     operand: i,
                     of,
                     written: i == 0
-                        || guest.mnemonic() == iced_x86::Mnemonic::Xadd
-                        || guest.mnemonic() == iced_x86::Mnemonic::Xchg,
+                        || guest.mnemonic() == Mnemonic::Xadd
+                        || guest.mnemonic() == Mnemonic::Xchg,
                 });
             }
         }
@@ -212,6 +214,15 @@ impl Lower<'_> {
         });
         debug_assert!(ok);
     }
+}
+
+/// x87 stores of numbers. The host's write may not happen, but the bounce buffer is committed.
+fn may_not_store(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Fst | M::Fstp | M::Fist | M::Fistp | M::Fisttp | M::Fbstp
+    )
 }
 
 /// Replaces encodings that 64-bit mode does not have.

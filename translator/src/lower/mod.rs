@@ -37,6 +37,8 @@ pub struct Site {
 pub enum Trap {
     /// #UD: not an instruction of the virtual processor, or disabled by CR4/CR0.
     Undefined,
+    /// #GP(0): longer than 15 bytes.
+    TooLong,
     /// #NM: CR0.TS or CR0.EM.
     DeviceNotAvailable,
 }
@@ -256,6 +258,7 @@ impl<'a> Lower<'a> {
             Class::Callout => self.callout(insn, None),
             Class::CalloutEnd => self.callout(insn, None),
             Class::Undefined => self.callout(insn, Some(Trap::Undefined)),
+            Class::TooLong => self.callout(insn, Some(Trap::TooLong)),
             Class::Call => return self.call(insn),
             Class::CallIndirect => return self.call_indirect(insn),
             Class::Return => return self.near_return(insn),

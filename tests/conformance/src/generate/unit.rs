@@ -170,13 +170,18 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
     if !d.rng.chance(6) {
         return Vec::new();
     }
-    let prefix = d
-        .rng
-        .pick(&[0xf0, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64]);
-    let prefix_like = matches!(
-        bytes[0],
-        0xf0 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65
-    );
+    let prefix = d.rng.pick(&[
+        0xf0, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x66, 0x66, 0x67, 0x67,
+    ]);
+    // A segment override that is overridden, or an operand size that is said twice, means nothing.
+    let count = match d.rng.below(12) {
+        0 => 1 + d.rng.below(14) as usize,
+        1 | 2 => 2,
+        _ => 1,
+    };
+    let prefixes = vec![prefix; count];
+    let segment_like = |b: u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
+    let prefix_like = matches!(bytes[0], 0xf0 | 0xf2 | 0xf3);
     // AMD hosts give REP before LOOPcc and LOCK before MOV CR a meaning of their own.
     let own = matches!(form.code.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne)
         || form
@@ -187,9 +192,24 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
     if form.code.op_code().fwait() || own {
         return Vec::new();
     }
-    let decoded = decode(&[&[prefix], bytes].concat(), form.width, 0);
-    // A segment prefix before a memory operand moves the operand; only harmless ones are wanted.
-    let moves = decoded.segment_prefix() != iced_x86::Register::None && d.address.is_some();
+    let decoded = decode(&[&prefixes, bytes].concat(), form.width, 0);
+    let plain = decode(bytes, form.width, 0);
+    // A prefix that moves the memory operand would leave its data behind; only those are wanted
+    // that change nothing, or make the instruction undefined.
+    let effect = |i: &Instruction| {
+        (
+            i.memory_segment(),
+            i.memory_base(),
+            i.memory_index(),
+            i.memory_displacement32(),
+            i.op_kinds().collect::<Vec<_>>(),
+        )
+    };
+    let moves = if decoded.code() == Code::INVALID {
+        segment_like(prefix) && d.address.is_some()
+    } else {
+        effect(&decoded) != effect(&plain)
+    };
     let repeats = d.pinned >> 1 & 1 == 0 && form.code.op_code().can_use_rep_prefix();
     if prefix_like
         || moves
@@ -198,7 +218,7 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
     {
         return Vec::new();
     }
-    vec![prefix]
+    prefixes
 }
 
 /// Where the code lies: mostly within a page, sometimes so that the instruction crosses one.
@@ -287,10 +307,12 @@ fn to_eflags(bits: u32) -> u32 {
 ///
 /// # Errors
 /// If an instruction would use an undefined flag: such a case proves nothing.
-fn follow_flags(case: &mut Case) -> Result<(), String> {
+pub fn follow_flags(case: &mut Case) -> Result<(), String> {
+    (case.undefined, case.undefined_at_fault) = (0, 0);
     let code = case.code();
     let start = u64::from(case.regs.eip);
     let (mut now, mut ever) = (0, 0);
+    let mut skippable = false;
     for i in Decoder::with_ip(case.width.bits(), &code, start, DecoderOptions::NONE).iter() {
         if to_eflags(i.rflags_read()) & now != 0 {
             return Err("uses an undefined flag".into());
@@ -305,11 +327,13 @@ fn follow_flags(case: &mut Case) -> Result<(), String> {
                 i.mnemonic(),
                 Mnemonic::Shld | Mnemonic::Shrd | Mnemonic::Rol | Mnemonic::Ror
             )
-            || matches!(i.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
+            || matches!(i.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr)
+            || skippable;
         if !conditional {
             now &= !to_eflags(i.rflags_written() | i.rflags_cleared() | i.rflags_set());
         }
         let branch = i.flow_control() == FlowControl::ConditionalBranch;
+        skippable = branch;
         now |= to_eflags(i.rflags_undefined());
         ever |= now;
         if branch {
