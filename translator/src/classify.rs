@@ -1,7 +1,9 @@
 //! What each opcode is to the translator: one row per opcode, computed once from the decoder's own
 //! tables plus the exceptions that the architecture makes.
 
-use iced_x86::{Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpCodeOperandKind, OpKind, Register,
+};
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +155,14 @@ impl Table {
         }
     }
 
+    /// Whether an instruction looks for pending x87 exceptions before it does anything. Intel SDM
+    /// vol. 1, 8.6.
+    #[must_use]
+    pub fn waits(&self, insn: &Instruction) -> bool {
+        (matches!(self.unit(insn), Unit::X87 | Unit::Mmx) || mmx_register(insn))
+            && !matches!(insn.mnemonic(), Mnemonic::Fnstcw | Mnemonic::Fnstsw)
+    }
+
     /// The register state an instruction touches.
     #[must_use]
     pub fn unit(&self, insn: &Instruction) -> Unit {
@@ -179,6 +189,9 @@ fn unit_of(code: Code) -> Unit {
     let m = code.mnemonic();
     if m == M::Wait {
         return Unit::Wait;
+    }
+    if m == M::Fisttp {
+        return Unit::X87; // it came with SSE3
     }
     if matches!(
         m,
@@ -228,7 +241,27 @@ fn unit_of(code: Code) -> Unit {
             _ => this,
         };
     }
+    let (mmx, xmm) = vector_operands(code);
+    if unit == Unit::Sse && mmx && !xmm {
+        return Unit::Mmx; // later instructions on MMX registers need no CR4.OSFXSR
+    }
     unit
+}
+
+/// Whether an operand is an MMX register.
+fn mmx_register(insn: &Instruction) -> bool {
+    (0..insn.op_count()).any(|n| insn.op_register(n).is_mm())
+}
+
+/// Whether an opcode has MMX and XMM operands.
+fn vector_operands(code: Code) -> (bool, bool) {
+    use OpCodeOperandKind as K;
+    let kinds = code.op_code();
+    let any = |list: &[K]| kinds.op_kinds().iter().any(|k| list.contains(k));
+    (
+        any(&[K::mm_reg, K::mm_rm, K::mm_or_mem]),
+        any(&[K::xmm_reg, K::xmm_rm, K::xmm_or_mem]),
+    )
 }
 
 fn class_of(code: Code, features: &FeatureSet) -> Class {
@@ -378,6 +411,7 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
         | M::Invlpg
         | M::Invd
         | M::Wbinvd
+        | M::Wbnoinvd
         | M::Int
         | M::Int1
         | M::Int3
@@ -402,6 +436,11 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
         }
         M::Jmpe | M::Loadall | M::Vmaskmovdqu => return Class::Undefined,
         _ => {}
+    }
+    // The decoder's tables call VMRUN, XBEGIN and others branches too.
+    let transfer = matches!(m, M::Jmp | M::Call | M::Ret) || code.is_jcc_short_or_near();
+    if code.flow_control() != FlowControl::Next && !transfer {
+        return Class::Undefined;
     }
     match code.flow_control() {
         FlowControl::UnconditionalBranch => {

@@ -304,10 +304,14 @@ impl CpuModel {
             | F::PAUSE
             | F::RDPMC
             | F::MULTIBYTENOP => true,
-            // Encodings that are no-operations where the feature is absent.
-            F::CET_IBT | F::CLDEMOTE | F::PREFETCHW | F::PREFETCHWT1 | F::PREFETCHITI | F::MPX => {
-                true
-            }
+            // Encodings that are no-operations, or WBINVD, where the feature is absent.
+            F::WBNOINVD
+            | F::CET_IBT
+            | F::CLDEMOTE
+            | F::PREFETCHW
+            | F::PREFETCHWT1
+            | F::PREFETCHITI
+            | F::MPX => true,
             F::FPU => edx(0),
             F::TSC => edx(4),
             F::MSR => edx(5),

@@ -66,7 +66,7 @@ pub fn differences(
         expected.regs.eip.wrapping_add(case.code_base()) > layout::CODE + 2 * layout::PAGE - 15;
     let any_order =
         free.order && matches!((&stop_e, &stop_g), (Stop::Trap { .. }, Stop::Trap { .. }));
-    if stop_e != stop_g && !any_order && !both_right(&stop_e, &stop_g, near_end) {
+    if stop_e != stop_g && !any_order && !both_right(case, expected, &stop_e, &stop_g, near_end) {
         note("stop".into(), describe(&stop_e), describe(&stop_g));
     }
     if matches!(stop_e, Stop::Lost(_)) || matches!(stop_g, Stop::Lost(_)) {
@@ -180,9 +180,16 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
 ///
 /// An access that reaches over the end of a 4 GiB segment may raise the limit's exception or wrap
 /// (Intel SDM vol. 3A, 5.3: "implementation-specific"). An undefined opcode may be known as such
-/// before its last bytes are fetched, or only after (they lie in a missing page).
-fn both_right(expected: &Stop, got: &Stop, near_end: bool) -> bool {
-    let wraps = |address: u32| !(0x200..0xffff_fe00).contains(&address);
+/// before its last bytes are fetched, or only after (they lie in a missing page, or beyond the
+/// fifteenth).
+fn both_right(case: &Case, at: &Outcome, expected: &Stop, got: &Stop, near_end: bool) -> bool {
+    let wraps = |address: u32| {
+        at.regs.seg.iter().any(|s| {
+            let base = layout::Descriptor::of(*s).map_or(0, |d| d.base);
+            !(0x200..0xffff_fe00).contains(&address.wrapping_sub(base))
+        })
+    };
+    let near_end = near_end || long_and_undefined(case, at);
     let (
         Stop::Trap {
             vector: e,
@@ -205,6 +212,22 @@ fn both_right(expected: &Stop, got: &Stop, near_end: bool) -> bool {
         (6, 13 | 14) | (13 | 14, 6) => near_end,
         _ => false,
     }
+}
+
+/// True if the faulting instruction is longer than 15 bytes, and undefined without that.
+fn long_and_undefined(case: &Case, at: &Outcome) -> bool {
+    let mut start = case.code_at.wrapping_sub(case.code_base());
+    for piece in &case.pieces {
+        if start == at.regs.eip && piece.len() > 15 {
+            let tail = &piece[piece.len() - 15..];
+            let bits = case.width.bits();
+            return Decoder::with_ip(bits, tail, 0, DecoderOptions::NONE)
+                .decode()
+                .is_invalid();
+        }
+        start = start.wrapping_add(piece.len() as u32);
+    }
+    false
 }
 
 fn normal_stop(stop: &Stop, rules: Rules, free_address: bool) -> Stop {

@@ -8,7 +8,7 @@ pub trait Engine {
     fn name(&self) -> String;
     /// True if it runs cases at CPL 3, so that cases whose outcome depends on CPL are comparable.
     fn accepts_user_only(&self) -> bool;
-    /// Whether this engine can run the case at all.
+    /// Whether this engine has every instruction of the case; else each raises #UD.
     fn accepts(&self, case: &Case) -> bool;
     /// XCR0-like mask of the state components that it has: bit 0 x87, 1 SSE, 2 AVX, 5-7 AVX-512.
     fn components(&self) -> u64;

@@ -171,6 +171,27 @@ pub fn offers(model: &CpuModel, case: &Case) -> bool {
     .all(|i| i.cpuid_features().iter().all(|f| model.supports(*f)))
 }
 
+/// For a case with an instruction that the virtual processor does not offer: the same case with
+/// UD2 and NOPs in its place. Both must end in the same #UD.
+#[must_use]
+pub fn stand_in(model: &CpuModel, case: &Case) -> Option<Case> {
+    let mut other = case.clone();
+    for piece in &mut other.pieces {
+        let bits = case.width.bits();
+        let i = Decoder::with_ip(bits, piece, 0, DecoderOptions::NONE).decode();
+        if i.cpuid_features().iter().all(|f| model.supports(*f)) {
+            continue;
+        }
+        let [first, second, rest @ ..] = piece.as_mut_slice() else {
+            return None;
+        };
+        (*first, *second) = (0x0f, 0x0b);
+        rest.fill(0x90);
+        return Some(other);
+    }
+    None
+}
+
 /// Reads the registers back.
 #[must_use]
 pub fn save(st: &GuestState, layout: &XsaveLayout) -> (Regs, Vector) {

@@ -12,6 +12,7 @@
 
 pub mod case;
 pub mod compare;
+pub mod coverage;
 pub mod engine;
 pub mod engines;
 pub mod generate;

@@ -1,6 +1,7 @@
 //! The printed report: what was covered, what was not and why, what diverged.
 
 use crate::compare::{describe, flag_text};
+use crate::coverage::DIMENSIONS;
 use crate::runner::{Failure, PROGRAMS, Results};
 use crate::text;
 use std::collections::BTreeMap;
@@ -97,11 +98,21 @@ fn coverage(t: &mut String, results: &Results, verbose: bool) {
         t,
         "cases on the host: {cases}, of these {trapped} with exceptions, {lost} lost"
     );
+    let _ = writeln!(
+        t,
+        "cases with an instruction that the guest's processor does not offer: {}, compared with #UD",
+        results.absent
+    );
     let (count, ended) = (programs.cases, programs.ended);
     let _ = writeln!(
         t,
         "random programs on the host: {count}, of these {ended} reached their end"
     );
+    let _ = writeln!(t, "cases by what they exercise:");
+    for name in DIMENSIONS {
+        let count = results.dimensions.get(name).copied().unwrap_or_default();
+        let _ = writeln!(t, "  {count:8}  {name}");
+    }
     let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for e in &results.excluded {
         let name = format!("{:?}@{}", e.code, e.width.bits());

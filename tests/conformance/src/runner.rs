@@ -2,13 +2,17 @@
 
 use crate::case::{Case, Outcome, Privilege, Stop};
 use crate::compare::{Difference, Rules, differences};
+use crate::coverage;
 use crate::engine::Engine;
 use crate::generate::forms::{self, Excluded, Form};
 use crate::generate::unit;
+use crate::guest;
+use crate::layout;
 use crate::program;
 use crate::report;
 use crate::rng::Rng;
 use crate::shrink;
+use ring3_monitor::cpu::cpuid::CpuModel;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -97,6 +101,10 @@ pub struct Results {
     pub shrink_time: Duration,
     /// Cases compared by engine.
     pub compared: BTreeMap<String, u64>,
+    /// Cases by what they exercise, see [`coverage::DIMENSIONS`].
+    pub dimensions: BTreeMap<&'static str, u64>,
+    /// Cases with an instruction that the virtual processor does not offer.
+    pub absent: u64,
     /// Cases that an engine could not run, by engine and reason.
     pub not_run: BTreeMap<(String, String), u64>,
 }
@@ -178,7 +186,38 @@ pub fn rules(oracle: &dyn Engine, engine: &dyn Engine) -> Rules {
 /// True if the engine's outcome of the case can be compared with the oracle's.
 #[must_use]
 pub fn comparable(case: &Case, engine: &dyn Engine) -> bool {
-    (case.privilege == Privilege::Any || engine.accepts_user_only()) && engine.accepts(case)
+    case.privilege == Privilege::Any || engine.accepts_user_only()
+}
+
+/// What an engine without some of the case's instructions must do: `stand_in` is the case with UD2
+/// in the place of the first of them, `outcome` what the oracle did with it.
+fn without(case: &Case, stand_in: &Case, mut outcome: Outcome) -> Outcome {
+    let bytes = stand_in.code().into_iter().zip(case.code());
+    for (n, (replaced, own)) in bytes.enumerate() {
+        let at = layout::offset_of(case.code_at + n as u32);
+        if let Some(byte) = at.and_then(|at| outcome.memory.get_mut(at))
+            && *byte == replaced
+        {
+            *byte = own;
+        }
+    }
+    outcome
+}
+
+/// What the oracle expects of `engine`.
+pub fn expectation(case: &Case, oracle: &mut dyn Engine, engine: &dyn Engine) -> Outcome {
+    let stand_in = if engine.accepts(case) {
+        None
+    } else {
+        guest::stand_in(&CpuModel::host_default(), case)
+    };
+    match stand_in {
+        None => oracle.run(case),
+        Some(other) => {
+            let outcome = oracle.run(&other);
+            without(case, &other, outcome)
+        }
+    }
 }
 
 /// Runs named cases on the oracle and every engine, and records the differences.
@@ -194,7 +233,15 @@ pub fn run_chunk(
     }
     let cases: Vec<Case> = queue.iter().map(|(_, c)| c.clone()).collect();
     let expected = oracle.run_batch(&cases);
-    for ((name, _), outcome) in queue.iter().zip(&expected) {
+    for ((name, case), outcome) in queue.iter().zip(&expected) {
+        if name != PROGRAMS {
+            let mut seen = coverage::of(case, outcome);
+            seen.sort_unstable();
+            seen.dedup();
+            for dimension in seen {
+                *results.dimensions.entry(dimension).or_default() += 1;
+            }
+        }
         let count = results.forms.entry(name.clone()).or_default();
         count.cases += 1;
         match outcome.stop {
@@ -204,28 +251,40 @@ pub fn run_chunk(
             Stop::Lost(_) | Stop::Skipped(_) => count.lost += 1,
         }
     }
+    let model = CpuModel::host_default();
+    let stand_ins: Vec<Option<Case>> = cases
+        .iter()
+        .map(|c| guest::stand_in(&model, c).filter(|_| !guest::offers(&model, c)))
+        .collect();
+    let absent: Vec<Case> = stand_ins.iter().flatten().cloned().collect();
+    results.absent += absent.len() as u64;
+    let mut undefined = oracle.run_batch(&absent).into_iter();
+    let undefined: Vec<Option<Outcome>> = cases
+        .iter()
+        .zip(&stand_ins)
+        .map(|(case, other)| Some(without(case, other.as_ref()?, undefined.next()?)))
+        .collect();
     for engine in engines.iter_mut() {
         if options.stopped(results) {
             return;
         }
         let engine = engine.as_mut();
         let rules = rules(oracle, engine);
+        let expected: Vec<&Outcome> = (0..cases.len())
+            .map(|n| match &undefined[n] {
+                Some(outcome) if !engine.accepts(&cases[n]) => outcome,
+                _ => &expected[n],
+            })
+            .collect();
         let runnable = |n: &usize| {
             !matches!(expected[*n].stop, Stop::Lost(_)) && comparable(&cases[*n], engine)
         };
-        let refused = (0..cases.len())
-            .filter(|n| !engine.accepts(&cases[*n]))
-            .count() as u64;
-        if refused > 0 {
-            let why = "uses instructions that this processor does not offer".to_string();
-            *results.not_run.entry((engine.name(), why)).or_default() += refused;
-        }
         let chosen: Vec<usize> = (0..cases.len()).filter(runnable).collect();
         let batch: Vec<Case> = chosen.iter().map(|n| cases[*n].clone()).collect();
         let got = engine.run_batch(&batch);
         for (n, got) in chosen.into_iter().zip(got) {
             let name = &queue[n].0;
-            let differences = differences(&cases[n], &expected[n], &got, rules);
+            let differences = differences(&cases[n], expected[n], &got, rules);
             if let Stop::Lost(why) | Stop::Skipped(why) = &got.stop {
                 *results
                     .not_run
@@ -264,7 +323,7 @@ pub fn run_chunk(
                     );
                     why = differences;
                 }
-                let expected = oracle.run(&case);
+                let expected = expectation(&case, oracle, engine);
                 results.failures.push(Failure {
                     form: name.clone(),
                     engine: engine.name(),

@@ -4,6 +4,7 @@ use crate::case::{Case, Stop};
 use crate::compare::{Difference, Rules, differences};
 use crate::engine::Engine;
 use crate::generate::unit;
+use crate::runner;
 use crate::vector::Vector;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ pub fn check(
     engine: &mut dyn Engine,
     rules: Rules,
 ) -> Vec<Difference> {
-    let expected = oracle.run(case);
+    let expected = runner::expectation(case, oracle, engine);
     if matches!(expected.stop, Stop::Lost(_)) {
         return Vec::new();
     }

@@ -1,5 +1,6 @@
 //! The quick run: a sample of all forms, random programs, and the golden cases, on all engines.
 
+use ring3_conformance::coverage::DIMENSIONS;
 use ring3_conformance::native::Native;
 use ring3_conformance::runner::{self, Options};
 use ring3_conformance::{engines, golden, report};
@@ -15,7 +16,7 @@ fn sampled_forms_and_programs_agree_with_the_host() {
         seed: 20_261_121,
         cases: 2,
         only: None,
-        step: 5,
+        step: 1,
         keep: 1,
         shrinking: Duration::from_secs(10),
         stop_at_first: false,
@@ -23,13 +24,18 @@ fn sampled_forms_and_programs_agree_with_the_host() {
     let mut oracle = Native::new().unwrap();
     let mut engines = engines::list("all", Path::new(PROGRAM)).unwrap();
     let mut results = runner::run(&options, &mut oracle, &mut engines);
-    runner::run_programs(&options, 10, &mut oracle, &mut engines, &mut results);
+    runner::run_programs(&options, 20, &mut oracle, &mut engines, &mut results);
     let ended = results.forms.values().filter(|f| f.ended > 0).count();
     assert!(
         ended * 2 > results.forms.len(),
         "{ended} of {} forms ran",
         results.forms.len()
     );
+    let missed: Vec<&str> = DIMENSIONS
+        .into_iter()
+        .filter(|d| !results.dimensions.contains_key(d))
+        .collect();
+    assert!(missed.is_empty(), "never exercised: {missed:?}");
     assert!(
         results.diverging.is_empty(),
         "{}",

@@ -209,6 +209,7 @@ impl Lower<'_> {
                 self.segment_slow(slow, back, info);
             }
             SegClass::Odd => {
+                self.wait();
                 let thunk = self.c_stubs.segment_check;
                 let eip = self.eip;
                 let c = self.c();
@@ -219,12 +220,20 @@ impl Lower<'_> {
         }
     }
 
+    /// FWAIT before what may raise another exception, if the instruction asks for it.
+    fn wait(&mut self) {
+        if self.waits {
+            self.c().bytes(&[0x9b]);
+        }
+    }
+
     fn segment_slow(&mut self, slow: Label, back: Label, info: AccessInfo) {
         let old = self.cold();
         let thunk = self.c_stubs.segment_check;
         let eip = self.eip;
+        self.c().bind(slow);
+        self.wait();
         let c = self.c();
-        c.bind(slow);
         c.mov_imm(reg::R9, eip);
         c.mov_imm(reg::R10, info.0);
         c.call_abs(thunk);
@@ -337,6 +346,7 @@ impl Lower<'_> {
         }
         let old = self.cold();
         self.c().bind(slow);
+        self.wait();
         let info = AccessInfo::new(size, 0, rw.writes(), rw == Rw::Update).aligned(self.aligned);
         let (eip, next, terminal) = (self.eip, self.next_eip, self.terminal);
         let stubs = self.c_stubs;

@@ -118,6 +118,8 @@ pub struct Lower<'a> {
     fpu_loaded: bool,
     /// The instruction under way ends the unit by a transfer (a commit must not leave).
     pub(crate) terminal: bool,
+    /// It raises #MF for a pending x87 exception, which comes before any fault of its operand.
+    pub(crate) waits: bool,
     /// Its memory operand must be aligned to its size.
     pub(crate) aligned: bool,
     /// The instruction is in the shadow of an STI: no poll before it.
@@ -154,6 +156,7 @@ impl<'a> Lower<'a> {
             adapted: false,
             fpu_loaded: false,
             terminal: false,
+            waits: false,
             aligned: false,
             in_shadow: false,
             last: false,
@@ -184,6 +187,7 @@ impl<'a> Lower<'a> {
             self.adapted = self.unit.adapted.contains(&phys);
             self.soft = !self.unit.mode.window() || self.adapted;
             self.terminal = false;
+            self.waits = self.table.waits(&s.insn);
             self.aligned = crate::classify::requires_alignment(&s.insn);
             self.mark();
             open = !self.instruction(s);

@@ -185,6 +185,12 @@ pub fn vector(rng: &mut Rng) -> Vector {
             rng.u32() as u8
         };
     }
+    if rng.chance(4) {
+        // An exception is pending: the next x87 or MMX instruction that waits raises #MF.
+        let pending = 1 << rng.below(6);
+        v.fcw &= !pending;
+        v.fsw |= pending | 0x8080;
+    }
     for st in &mut v.st {
         *st = float80(rng);
     }

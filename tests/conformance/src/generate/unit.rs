@@ -9,8 +9,8 @@ use crate::case::{Case, Privilege, Width, seg};
 use crate::layout;
 use crate::rng::Rng;
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, FlowControl, Formatter, Instruction, IntelFormatter,
-    Mnemonic, OpCodeOperandKind, OpKind, RflagsBits,
+    Code, Decoder, DecoderError, DecoderOptions, Encoder, FlowControl, Formatter, Instruction,
+    IntelFormatter, Mnemonic, OpCodeOperandKind, OpKind, RflagsBits,
 };
 
 /// Attempts at one case before its form is given up.
@@ -192,7 +192,12 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
     if form.code.op_code().fwait() || own {
         return Vec::new();
     }
-    let decoded = decode(&[&prefixes, bytes].concat(), form.width, 0);
+    let all = [&prefixes, bytes].concat();
+    let mut decoder = Decoder::with_ip(form.width.bits(), &all, 0, DecoderOptions::NONE);
+    let decoded = decoder.decode();
+    if decoder.last_error() == DecoderError::NoMoreBytes {
+        return Vec::new(); // it has become longer
+    }
     let plain = decode(bytes, form.width, 0);
     // A prefix that moves the memory operand would leave its data behind; only those are wanted
     // that change nothing, or make the instruction undefined.
