@@ -327,6 +327,11 @@ mod tests {
         assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next));
         assert_eq!((env.get16(0x5000), st.eflags() & eflags::ZF), (0x13, 0));
         env.read_only_pages.push(0x5000);
+        assert_eq!(run(&mut st, &mut env, &code), Ok(Flow::Next)); // nothing to write
+        st.set_reg32(gpr::CX, 3);
+        env.read_only_pages.clear();
+        env.put16(0x5000, 0x11);
+        env.read_only_pages.push(0x5000);
         faults(&mut st, &mut env, &code, Fault::page(0x5000, 3));
     }
 

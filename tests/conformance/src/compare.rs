@@ -166,7 +166,8 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
                 i.mnemonic(),
                 Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave
             ),
-        order: i.mnemonic() == Retf && i.op_count() == 1,
+        // AMD's IRET and RETF n have read the outer stack before they look at the selector.
+        order: matches!(i.mnemonic(), Iret | Iretd) || (i.mnemonic() == Retf && i.op_count() == 1),
         registers: matches!(i.mnemonic(), Popa | Popad),
         memory: far_call
             || matches!(

@@ -14,8 +14,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Longest wait for one case.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// Processor time for one case; and the longest wait, on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_millis(1500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Time lost to crashes and hangs after which the engine is given up.
 const MOST_LOST: Duration = Duration::from_secs(60);
 /// Longest message.
@@ -45,6 +46,37 @@ struct Running {
     child: Child,
     input: ChildStdin,
     answers: Receiver<Vec<u8>>,
+}
+
+impl Running {
+    fn answer(&self) -> Result<Vec<u8>, RecvTimeoutError> {
+        let begin = Instant::now();
+        let used = cpu_time(self.child.id());
+        loop {
+            let answer = self.answers.recv_timeout(PATIENCE / 4);
+            let patient = cpu_time(self.child.id()).saturating_sub(used) < PATIENCE
+                && begin.elapsed() < LONGEST_WAIT;
+            if patient && answer == Err(RecvTimeoutError::Timeout) {
+                continue;
+            }
+            return answer;
+        }
+    }
+}
+
+/// Processor time that a process has used, by /proc; zero if it is gone.
+#[must_use]
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name is in parentheses and may contain blanks; utime and stime are fields 14 and 15.
+    let tail = stat.rsplit_once(')').map_or("", |(_, tail)| tail);
+    let ticks: u64 = tail
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 10) // USER_HZ is 100
 }
 
 impl Isolated {
@@ -94,7 +126,7 @@ impl Isolated {
         let running = self.running.insert(running);
         let sent = send(&mut running.input, text::print(case).as_bytes());
         let answer = match sent {
-            Ok(()) => running.answers.recv_timeout(PATIENCE),
+            Ok(()) => running.answer(),
             Err(_) => Err(RecvTimeoutError::Disconnected),
         };
         match answer {

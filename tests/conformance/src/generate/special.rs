@@ -111,6 +111,7 @@ pub fn prepare(d: &mut Draft, i: &mut Instruction, width: Width) -> Needs {
             d.regs.eflags &= !(1 << 14);
             needs.user_only = true;
         }
+        Into if d.rng.chance(60) => d.regs.eflags |= 0x800,
         Cli | Sti | Hlt => needs.user_only = true,
         Ldmxcsr | Fxrstor if d.rng.chance(75) => {
             let value = state::mxcsr(&mut d.rng);

@@ -17,11 +17,13 @@ mod shared;
 use crate::case::{Case, Outcome, Regs, Stop, seg};
 use crate::engine::Engine;
 use crate::vector::{Vector, XsaveLayout};
+use crate::worker::cpu_time;
 use shared::{Area, BATCH, MAGIC_RUNNING};
 use std::time::{Duration, Instant};
 
-/// Longest time without progress before the child is killed.
+/// Processor time without progress before the child is killed; and the longest wait for it.
 const PATIENCE: Duration = Duration::from_millis(1500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why the native engine is not available.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ impl Native {
                 self.child = None;
                 return Err(NativeError::SetUp(status));
             }
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > LONGEST_WAIT {
                 self.stop();
                 return Err(NativeError::SetUp(-1));
             }
@@ -102,7 +104,8 @@ impl Native {
         }
         self.sequence += 1;
         self.area.submit(self.sequence, cases.len() as u32);
-        let mut last = (0, Instant::now());
+        let used = || cpu_time(pid as u32);
+        let mut last = (0, Instant::now(), used());
         loop {
             if self
                 .area
@@ -119,8 +122,8 @@ impl Native {
                 );
             }
             if current != last.0 {
-                last = (current, Instant::now());
-            } else if last.1.elapsed() > PATIENCE {
+                last = (current, Instant::now(), used());
+            } else if used().saturating_sub(last.2) > PATIENCE || last.1.elapsed() > LONGEST_WAIT {
                 self.stop();
                 return (current as usize, Some("it did not stop in time".into()));
             }
