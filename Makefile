@@ -23,6 +23,8 @@ test: tools
 test-guests: tools peers build
 	$(RING3) guests run --all --peer qemu
 	$(CARGO) test --release --test boot -- --ignored
+	$(CARGO) test --release --test kill -- --ignored
+	$(CARGO) test --release --package ring3-monitor --test qcow2 -- --ignored
 
 # Every instruction form and long random programs against the host's own processor. A printed SEED
 # repeats a run; failing cases are shrunk and written to FAILURES.
@@ -42,9 +44,9 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-# nasm assembles the tiny guests.
+# nasm assembles the tiny guests; e2fsprogs looks into file systems that guests wrote.
 tools:
-	@command -v nasm >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends nasm; }
+	@for t in nasm:nasm /sbin/e2fsck:e2fsprogs; do command -v $${t%:*} >/dev/null || echo $${t#*:}; done | xargs -r sh -c '$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends "$$@"' sh
 
 peers:
-	@command -v qemu-system-i386 >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends qemu-system-x86; }
+	@for t in qemu-system-i386:qemu-system-x86 qemu-img:qemu-utils; do command -v $${t%:*} >/dev/null || echo $${t#*:}; done | xargs -r sh -c '$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends "$$@"' sh

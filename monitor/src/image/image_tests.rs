@@ -5,6 +5,7 @@ const RW: OpenMode = OpenMode {
     read_only: false,
     snapshot: false,
     backing: false,
+    quiet: true,
 };
 const RO: OpenMode = OpenMode {
     read_only: true,

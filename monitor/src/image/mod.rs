@@ -117,6 +117,8 @@ pub struct OpenMode {
     pub snapshot: bool,
     /// The file that it names as lying below it may be read.
     pub backing: bool,
+    /// Later failures are not told to the user.
+    pub quiet: bool,
 }
 
 /// A file with its lock.
@@ -188,7 +190,7 @@ pub fn open(path: &Path, mode: OpenMode) -> Result<Box<dyn BlockBackend>, ImageE
         }
         ImageFormat::Qcow2 => Box::new(Qcow2Store::new(file, writable, mode.backing)?),
     };
-    if mode.format.is_none() && format != ImageFormat::Raw {
+    if mode.format.is_none() && format != ImageFormat::Raw && !mode.quiet {
         store::notice(&format!(
             "the image {} looks like qcow2 and is used as such (format=raw or format=qcow2 says which)",
             path.display()
@@ -200,6 +202,7 @@ pub fn open(path: &Path, mode: OpenMode) -> Result<Box<dyn BlockBackend>, ImageE
         store
     };
     let mut image = Image::new(store, path.into(), mode.read_only);
+    image.quiet = mode.quiet;
     image.guessed_raw = mode.format.is_none() && format == ImageFormat::Raw && writable;
     Ok(Box::new(image))
 }

@@ -10,6 +10,7 @@ const RW: OpenMode = OpenMode {
     read_only: false,
     snapshot: false,
     backing: false,
+    quiet: true,
 };
 
 /// A version 3 image of one gigabyte: header, refcount table, refcount block, L1 table, an L2

@@ -51,6 +51,7 @@ impl DriveSpec {
             read_only: self.read_only,
             snapshot,
             backing: self.backing,
+            quiet: false,
         }
     }
 

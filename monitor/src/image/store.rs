@@ -48,7 +48,9 @@ pub(super) struct Image {
     /// Its format was guessed to be raw: sector 0 must not begin like another one, or the next
     /// start would guess otherwise and let the guest name files of the host.
     pub guessed_raw: bool,
-    pub reports: u32,
+    /// Failures are not reported.
+    pub quiet: bool,
+    reports: u32,
 }
 
 impl Image {
@@ -58,11 +60,15 @@ impl Image {
             path,
             read_only,
             guessed_raw: false,
+            quiet: false,
             reports: 0,
         }
     }
 
     fn report(&mut self, action: &str, sector: u64, reason: &str) {
+        if self.quiet {
+            return;
+        }
         self.reports += 1;
         if self.reports <= REPORTS {
             let path = self.path.display();
@@ -97,6 +103,7 @@ impl Drop for Image {
     fn drop(&mut self) {
         if !self.read_only
             && let Err(e) = self.store.close()
+            && !self.quiet
         {
             notice(&format!(
                 "the image {}: writes that the guest has not flushed are lost: {e}",
