@@ -24,6 +24,7 @@ mod timer {
     pub const WIDE: u64 = 1 << 5;
     pub const SET_VALUE: u64 = 1 << 6;
     pub const FORCE_32: u64 = 1 << 8;
+    pub const ROUTE: u64 = 31 << 9;
     pub const WRITABLE: u64 = 0x3f4e;
 }
 
@@ -191,7 +192,12 @@ impl Hpet {
                 } else {
                     timer::PERIODIC | timer::SET_VALUE
                 };
+                let route = comparator.config & timer::ROUTE;
                 comparator.config = merge(comparator.config, timer::WRITABLE & !periodic);
+                // A route that the timer is not capable of is not stored (2.3.8).
+                if ROUTES & 1 << (comparator.config >> 9 & 31) == 0 {
+                    comparator.config = comparator.config & !timer::ROUTE | route;
+                }
                 if comparator.config & timer::LEVEL == 0 {
                     self.status &= !(1 << index);
                 }

@@ -1,7 +1,7 @@
 //! The 82093AA I/O APIC.
 //!
-//! Intel 82093AA datasheet (290566). Messages to local APICs are returned by
-//! [`IoApic::take_message`]; the board delivers them and reports end of interrupt back.
+//! Intel 82093AA datasheet (290566). The board collects messages to local APICs with
+//! [`IoApic::send`], delivers them, and reports end of interrupt back.
 
 use crate::bus::{MmioDevice, Nanos};
 use crate::lapic::{Delivery, Target};
@@ -40,6 +40,11 @@ pub struct IoApic {
     lines: u32,
     /// Edges that wait to be sent.
     edges: u32,
+    /// Of `entries`, a bit each: not masked, level-triggered, remote IRR. Kept by
+    /// [`Self::set_entry`], so that the board can ask after every access whether anything is due.
+    unmasked: u32,
+    level: u32,
+    remote: u32,
 }
 
 impl IoApic {
@@ -52,7 +57,31 @@ impl IoApic {
             entries: [entry::MASKED; PINS],
             lines: 0,
             edges: 0,
+            unmasked: 0,
+            level: 0,
+            remote: 0,
         }
+    }
+
+    fn set_entry(&mut self, pin: usize, value: u64) {
+        self.entries[pin] = value;
+        let bit = 1 << pin;
+        let put = |mask: &mut u32, on: bool| *mask = if on { *mask | bit } else { *mask & !bit };
+        put(&mut self.unmasked, value & entry::MASKED == 0);
+        put(&mut self.level, value & entry::LEVEL != 0);
+        put(&mut self.remote, value & entry::REMOTE_IRR != 0);
+    }
+
+    /// The vector that input `pin` (0-23) sends by fixed or lowest-priority delivery, unless it is
+    /// masked.
+    #[must_use]
+    pub fn vector(&self, pin: usize) -> Option<u8> {
+        let entry = *self.entries.get(pin)?;
+        let by_vector = matches!(
+            Delivery::from_bits((entry >> 8) as u32),
+            Delivery::Fixed | Delivery::LowestPriority
+        );
+        (entry & entry::MASKED == 0 && by_vector).then_some(entry as u8)
     }
 
     /// Drives input `pin` (0-23) active or not; polarity is the board's wiring and ignored.
@@ -72,46 +101,46 @@ impl IoApic {
         };
     }
 
-    fn due(&self, pin: usize) -> bool {
-        let (entry, bit) = (self.entries[pin], 1 << pin);
-        if entry & entry::MASKED != 0 {
-            false
-        } else if entry & entry::LEVEL != 0 {
-            self.lines & bit != 0 && entry & entry::REMOTE_IRR == 0
-        } else {
-            self.edges & bit != 0
-        }
+    /// Inputs that have a message to send.
+    fn due(&self) -> u32 {
+        self.unmasked & (self.edges & !self.level | self.lines & self.level & !self.remote)
     }
 
-    /// The next message to send; the board calls until there is none.
-    pub fn take_message(&mut self) -> Option<Message> {
-        let pin = (0..PINS).find(|pin| self.due(*pin))?;
-        let entry = &mut self.entries[pin];
-        let level = *entry & entry::LEVEL != 0;
-        if level {
-            *entry |= entry::REMOTE_IRR;
-        }
-        self.edges &= !(1 << pin);
-        let destination = (*entry >> 56) as u8;
-        let logical = *entry & entry::LOGICAL != 0;
-        Some(Message {
-            target: if logical {
+    /// Sends what is due: `accept` gets each message once and tells whether a local APIC took it.
+    /// A level-triggered one that none took stays due.
+    pub fn send(&mut self, mut accept: impl FnMut(Message) -> bool) {
+        let mut due = self.due();
+        while due != 0 {
+            let pin = due.trailing_zeros() as usize;
+            due &= due - 1;
+            let entry = self.entries[pin];
+            let level = entry & entry::LEVEL != 0;
+            let destination = (entry >> 56) as u8;
+            let target = if entry & entry::LOGICAL != 0 {
                 Target::Logical(destination)
             } else {
                 Target::Physical(destination)
-            },
-            delivery: Delivery::from_bits((*entry >> 8) as u32),
-            vector: *entry as u8,
-            level,
-        })
+            };
+            let taken = accept(Message {
+                target,
+                delivery: Delivery::from_bits((entry >> 8) as u32),
+                vector: entry as u8,
+                level,
+            });
+            self.edges &= !(1 << pin);
+            if level && taken {
+                self.set_entry(pin, entry | entry::REMOTE_IRR);
+            }
+        }
     }
 
     /// A processor ended the level-triggered interrupt `vector`; a line that is still active
     /// makes a new message.
     pub fn end_of_interrupt(&mut self, vector: u8) {
-        for entry in &mut self.entries {
-            if *entry & entry::LEVEL != 0 && *entry as u8 == vector {
-                *entry &= !entry::REMOTE_IRR;
+        for pin in 0..PINS {
+            let entry = self.entries[pin];
+            if entry & entry::LEVEL != 0 && entry as u8 == vector {
+                self.set_entry(pin, entry & !entry::REMOTE_IRR);
             }
         }
     }
@@ -137,13 +166,14 @@ impl IoApic {
         match self.index {
             0 => self.id = (value >> 24 & 0x0f) as u8,
             0x10..=0x3f => {
-                let entry = &mut self.entries[usize::from(self.index - 0x10) / 2];
+                let pin = usize::from(self.index - 0x10) / 2;
                 let shift = 32 * u32::from(self.index & 1);
                 let mask = entry::WRITABLE & 0xffff_ffff << shift;
-                *entry = *entry & !mask | u64::from(value) << shift & mask;
-                if *entry & entry::LEVEL == 0 {
-                    *entry &= !entry::REMOTE_IRR;
+                let mut entry = self.entries[pin] & !mask | u64::from(value) << shift & mask;
+                if entry & entry::LEVEL == 0 {
+                    entry &= !entry::REMOTE_IRR;
                 }
+                self.set_entry(pin, entry);
             }
             _ => {}
         }
@@ -192,19 +222,29 @@ mod tests {
         u32::from_le_bytes(word)
     }
 
+    fn take_message(apic: &mut IoApic) -> Option<Message> {
+        let mut all = Vec::new();
+        apic.send(|message| {
+            all.push(message);
+            true
+        });
+        assert!(all.len() < 2);
+        all.pop()
+    }
+
     #[test]
     fn edges_send_once_and_masked_ones_are_lost() {
         let mut apic = IoApic::new(1);
         apic.set_line(4, true);
         write(&mut apic, 0x18, 0x0931);
         write(&mut apic, 0x19, 0x0300_0000);
-        assert_eq!(apic.take_message(), None);
+        assert_eq!(take_message(&mut apic), None);
         apic.set_line(4, false);
         apic.set_line(4, true);
-        let message = apic.take_message().unwrap();
+        let message = take_message(&mut apic).unwrap();
         assert_eq!((message.target, message.vector), (Target::Logical(3), 0x31));
         assert_eq!(message.delivery, Delivery::LowestPriority);
-        assert_eq!(apic.take_message(), None);
+        assert_eq!(take_message(&mut apic), None);
     }
 
     #[test]
@@ -212,14 +252,28 @@ mod tests {
         let mut apic = IoApic::new(1);
         write(&mut apic, 0x26, 0xa041);
         apic.set_line(11, true);
-        assert!(apic.take_message().unwrap().level);
-        assert_eq!(apic.take_message(), None);
+        assert!(take_message(&mut apic).unwrap().level);
+        assert_eq!(take_message(&mut apic), None);
         assert_eq!(read(&mut apic, 0x26) & 0x4000, 0x4000);
         apic.end_of_interrupt(0x41);
-        assert!(apic.take_message().is_some());
+        assert!(take_message(&mut apic).is_some());
         apic.set_line(11, false);
         apic.end_of_interrupt(0x41);
-        assert_eq!(apic.take_message(), None);
+        assert_eq!(take_message(&mut apic), None);
+    }
+
+    #[test]
+    fn a_level_that_nobody_takes_stays_due() {
+        let mut apic = IoApic::new(1);
+        write(&mut apic, 0x26, 0xa041);
+        assert_eq!(apic.vector(11), Some(0x41));
+        apic.set_line(11, true);
+        apic.send(|_| false);
+        assert_eq!(read(&mut apic, 0x26) & 0x4000, 0, "no remote IRR");
+        assert!(take_message(&mut apic).is_some());
+        // Edge mode clears remote IRR, as operating systems do to recover a lost EOI.
+        write(&mut apic, 0x26, 0x1_2041);
+        assert_eq!((read(&mut apic, 0x26) & 0x4000, apic.vector(11)), (0, None));
     }
 
     #[test]

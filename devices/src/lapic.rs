@@ -32,6 +32,9 @@ mod reg {
 mod lvt {
     pub const MASKED: u32 = 1 << 16;
     pub const PERIODIC: u32 = 1 << 17;
+    /// Timer modes: bits 18-17.
+    pub const TSC_DEADLINE: u32 = 2 << 17;
+    pub const TIMER_MODE: u32 = 3 << 17;
 }
 const SOFTWARE_ENABLE: u32 = 0x100;
 /// ESR: a vector below 16 was received.
@@ -148,6 +151,8 @@ pub struct Lapic {
     initial: u32,
     /// When the timer's present period began; `None` while stopped.
     started: Option<Nanos>,
+    /// When the time stamp counter reaches IA32_TSC_DEADLINE; `None` while disarmed.
+    deadline: Option<Nanos>,
     ipis: VecDeque<Ipi>,
     eois: VecDeque<u8>,
     now: Nanos,
@@ -176,6 +181,7 @@ impl Lapic {
             divide: 0,
             initial: 0,
             started: None,
+            deadline: None,
             ipis: VecDeque::new(),
             eois: VecDeque::new(),
             now: 0,
@@ -205,6 +211,42 @@ impl Lapic {
         self.tpr = value << 4;
     }
 
+    /// Sets up virtual wire mode as firmware does: enabled, LINT0 takes the 8259's interrupts and
+    /// LINT1 the NMI. MultiProcessor Specification 1.4, 3.6.2.2.
+    pub fn set_virtual_wire(&mut self) {
+        self.svr = SOFTWARE_ENABLE | 0xff;
+        self.lvt[3] = 0x700;
+        self.lvt[4] = 0x400;
+    }
+
+    fn deadline_mode(&self) -> bool {
+        self.lvt[0] & lvt::TIMER_MODE == lvt::TSC_DEADLINE
+    }
+
+    /// The processor wrote IA32_TSC_DEADLINE: the timer fires when its time stamp counter gets
+    /// there, at `due`, or is disarmed. False, and nothing changes, in another timer mode. SDM
+    /// vol. 3A, 11.5.4.1.
+    pub fn set_deadline(&mut self, now: Nanos, due: Option<Nanos>) -> bool {
+        self.advance(now);
+        if self.deadline_mode() {
+            self.deadline = due;
+            self.advance(now);
+        }
+        self.deadline_mode()
+    }
+
+    /// Whether a deadline is armed: IA32_TSC_DEADLINE does not read as zero.
+    #[must_use]
+    pub fn deadline_armed(&self) -> bool {
+        self.deadline.is_some()
+    }
+
+    /// Whether `vector` waits in the request register.
+    #[must_use]
+    pub fn requested(&self, vector: u8) -> bool {
+        test(&self.irr, vector)
+    }
+
     /// Whether interrupts of the 8259 pair pass through LINT0 (virtual wire mode) or the APIC is
     /// not in use.
     #[must_use]
@@ -217,6 +259,9 @@ impl Lapic {
     /// Whether LINT1 delivers NMIs.
     #[must_use]
     pub fn accepts_nmi(&self) -> bool {
+        if !self.enabled() {
+            return true;
+        }
         let lint1 = self.lvt[4];
         lint1 & lvt::MASKED == 0 && Delivery::from_bits(lint1 >> 8) == Delivery::Nmi
     }
@@ -232,15 +277,17 @@ impl Lapic {
         (cluster == 0xf || cluster == self.ldr >> 4) && self.ldr & destination & 0x0f != 0
     }
 
-    /// Accepts an interrupt by vector.
-    pub fn accept(&mut self, vector: u8, level: bool) {
+    /// Accepts an interrupt by vector; false if the APIC is disabled by software.
+    pub fn accept(&mut self, vector: u8, level: bool) -> bool {
         if vector < 16 {
-            return self.error(ILLEGAL_VECTOR);
+            self.error(ILLEGAL_VECTOR);
+            return true;
         }
         if self.enabled() {
             set(&mut self.irr, vector, true);
             set(&mut self.tmr, vector, level);
         }
+        self.enabled()
     }
 
     fn error(&mut self, bit: u32) {
@@ -389,14 +436,21 @@ impl Lapic {
             }
             at @ reg::LVT_TIMER..=reg::LVT_ERROR => {
                 let mask = match at {
-                    reg::LVT_TIMER => 0x0003_00ff,
+                    reg::LVT_TIMER => 0x0007_00ff,
                     reg::LVT_LINT0..reg::LVT_ERROR => 0x0001_a7ff,
                     reg::LVT_ERROR => 0x0001_00ff,
                     _ => 0x0001_07ff,
                 };
                 let forced = if self.enabled() { 0 } else { lvt::MASKED };
+                let was = self.deadline_mode();
                 self.lvt[usize::from((at - reg::LVT_TIMER) >> 4)] = value & mask | forced;
+                // A change to or from deadline mode disarms the timer.
+                if was != self.deadline_mode() {
+                    (self.deadline, self.started) = (None, None);
+                }
             }
+            // In deadline mode writes to the initial count are ignored.
+            reg::TIMER_INITIAL if self.deadline_mode() => {}
             reg::TIMER_INITIAL => {
                 self.initial = value;
                 self.started = (value != 0).then_some(self.now);
@@ -417,12 +471,19 @@ impl Lapic {
 
 impl Timed for Lapic {
     fn next_deadline(&self) -> Option<Nanos> {
-        let started = self.started.filter(|_| self.lvt[0] & lvt::MASKED == 0)?;
-        Some(started.saturating_add(self.timer_total()))
+        if self.lvt[0] & lvt::MASKED != 0 {
+            return None;
+        }
+        let count = |started: Nanos| started.saturating_add(self.timer_total());
+        self.deadline.or(self.started.map(count))
     }
 
     fn advance(&mut self, now: Nanos) {
         self.now = self.now.max(now);
+        if self.deadline.take_if(|due| *due <= self.now).is_some() && self.lvt[0] & lvt::MASKED == 0
+        {
+            self.accept(self.lvt[0] as u8, false);
+        }
         let Some(started) = self.started else { return };
         let total = self.timer_total();
         let passed = self.now - started;
@@ -528,6 +589,31 @@ mod tests {
     }
 
     #[test]
+    fn deadline_fires_once_and_only_in_its_mode() {
+        let mut apic = enabled();
+        write(&mut apic, 0, reg::LVT_TIMER, 0x30);
+        assert!(!apic.set_deadline(0, Some(500)) && !apic.deadline_armed());
+        write(&mut apic, 0, reg::LVT_TIMER, 0x4_0030);
+        write(&mut apic, 0, reg::TIMER_INITIAL, 10);
+        assert_eq!(apic.next_deadline(), None, "the initial count is ignored");
+        assert!(apic.set_deadline(0, Some(500)));
+        assert_eq!(apic.next_deadline(), Some(500));
+        apic.advance(499);
+        assert_eq!(apic.pending(), None);
+        apic.advance(500);
+        assert_eq!((apic.acknowledge(), apic.deadline_armed()), (0x30, false));
+        // One in the past fires at once; zero disarms; another mode disarms.
+        apic.set_deadline(600, Some(1));
+        assert!(apic.requested(0x30));
+        apic.set_deadline(600, Some(700));
+        apic.set_deadline(600, None);
+        assert_eq!(apic.next_deadline(), None);
+        apic.set_deadline(600, Some(700));
+        write(&mut apic, 600, reg::LVT_TIMER, 0x2_0030);
+        assert_eq!((apic.deadline_armed(), apic.next_deadline()), (false, None));
+    }
+
+    #[test]
     fn command_register_sends_messages() {
         let mut apic = enabled();
         write(&mut apic, 0, reg::ICR_HIGH, 0x0200_0000);
@@ -564,6 +650,19 @@ mod tests {
         write(&mut apic, 0, reg::LVT_LINT0, 0x700);
         assert!(apic.accepts_extint());
         assert_eq!(read(&mut apic, 0, reg::ID), 3 << 24);
+    }
+
+    #[test]
+    fn virtual_wire_passes_intr_and_nmi() {
+        let mut apic = Lapic::new(0);
+        write(&mut apic, 0, reg::SVR, 0x1ff);
+        assert!(!apic.accepts_extint() && !apic.accepts_nmi());
+        apic.set_virtual_wire();
+        assert!(apic.accepts_extint() && apic.accepts_nmi());
+        assert_eq!(read(&mut apic, 0, reg::LVT_LINT0), 0x700);
+        assert!(apic.accept(0x55, false) && apic.requested(0x55));
+        write(&mut apic, 0, reg::SVR, 0xff);
+        assert!(!apic.accept(0x56, false));
     }
 
     #[test]

@@ -101,6 +101,17 @@ impl VmClock {
         })
     }
 
+    /// The clock time at which [`VmClock::tsc`] reaches `counter`, in ns; the present if it has. A
+    /// distance of more than 2^63 ticks is one into the past.
+    #[must_use]
+    pub fn time_of_tsc(&self, counter: u64) -> u64 {
+        let ticks = counter.wrapping_sub(self.tsc()) as i64;
+        let left = u128::from(ticks.max(0) as u64) * 1_000_000_000;
+        let left = left.div_ceil(u128::from(self.tsc_hz.max(1)));
+        self.now_ns()
+            .saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
+    }
+
     /// The constant that [`VmClock::tsc`] adds to the host's counter while the clock runs, for
     /// code that executes RDTSC itself. Changes at each pause and resume; `None` while stopped.
     #[must_use]

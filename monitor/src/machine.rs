@@ -160,7 +160,7 @@ impl Machine {
         }
         board.connect_memory(Arc::clone(&ram));
         let board = Arc::new(Mutex::new(board));
-        let mut model = CpuModel::host_default();
+        let mut model = CpuModel::host_default().with_apic(true);
         model.tsc_hz = clock.tsc_hz();
         let vcpu = Vcpu::new(
             Arc::clone(&ram),

@@ -27,6 +27,8 @@ pub struct Msrs {
     pub pat: u64,
     /// IA32_APIC_BASE.
     pub apic_base: u64,
+    /// IA32_TSC_DEADLINE; stale once the deadline has passed.
+    pub tsc_deadline: u64,
     /// IA32_MISC_ENABLE.
     pub misc_enable: u64,
     /// Added to the host-derived counter to give the guest's TSC (IA32_TSC, IA32_TSC_ADJUST).

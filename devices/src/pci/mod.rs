@@ -29,6 +29,10 @@ pub trait PciFunction {
     fn config(&self) -> &ConfigSpace;
     /// Its configuration space.
     fn config_mut(&mut self) -> &mut ConfigSpace;
+    /// The level of its interrupt pin; false for a function that has none.
+    fn interrupt(&self) -> bool {
+        false
+    }
     /// A configuration read of `size` (1, 2, 4) bytes within one doubleword.
     fn read_config(&mut self, offset: u8, size: u8) -> u32 {
         self.config().read(offset, size)

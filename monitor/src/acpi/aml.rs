@@ -96,6 +96,37 @@ pub fn device(path: &str, body: Aml) -> Aml {
     .concat()
 }
 
+/// `Method(path, arguments) { … }`, not serialized.
+pub fn method(path: &str, arguments: u8, body: Aml) -> Aml {
+    let body = [name_string(path), vec![arguments & 7], body].concat();
+    [vec![0x14], with_length(&body)].concat()
+}
+
+/// A reference to a named object.
+pub fn reference(path: &str) -> Aml {
+    name_string(path)
+}
+
+/// `Arg0` to `Arg6`.
+pub fn argument(number: u8) -> Aml {
+    vec![0x68 + number.min(6)]
+}
+
+/// `Store(value, target)`.
+pub fn store(value: Aml, target: Aml) -> Aml {
+    [vec![0x70], value, target].concat()
+}
+
+/// `If (condition) { … }`.
+pub fn when(condition: Aml, body: Aml) -> Aml {
+    [vec![0xa0], with_length(&[condition, body].concat())].concat()
+}
+
+/// `Return (value)`.
+pub fn result(value: Aml) -> Aml {
+    [vec![0xa4], value].concat()
+}
+
 /// `Buffer() { … }`.
 fn buffer(data: &[u8]) -> Aml {
     let body = [integer(data.len() as u64), data.to_vec()].concat();
@@ -128,6 +159,14 @@ pub enum Space {
     Memory = 0,
     Io = 1,
     Bus = 2,
+}
+
+/// `Memory32Fixed(ReadWrite, first, len)`, or read-only. 6.4.3.4.
+pub fn memory_fixed(first: u32, len: u32, writable: bool) -> Aml {
+    let mut out = vec![0x86, 0x09, 0x00, u8::from(writable)];
+    out.extend(first.to_le_bytes());
+    out.extend(len.to_le_bytes());
+    out
 }
 
 /// A producer's word-sized range `first..=last` (bus numbers or ports). 6.4.3.5.3.
@@ -184,5 +223,9 @@ mod tests {
             [0x12, 0x05, 2, 0, 0x0a, 5]
         );
         assert_eq!(irq(4), [0x22, 0x10, 0x00]);
+        assert_eq!(
+            method("_PIC", 1, store(argument(0), reference("PICF"))),
+            *b"\x14\x0c_PIC\x01\x70\x68PICF"
+        );
     }
 }

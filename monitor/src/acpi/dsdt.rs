@@ -1,14 +1,69 @@
-//! The DSDT's definition block: S5, the PCI root bridge, the legacy chips.
+//! The DSDT's definition block: S5, the interrupt model, the processor, the PCI root bridge, the
+//! legacy chips.
 
 use super::aml::{
-    Aml, Space, device, eisa_id, integer, io, irq, join, memory_range, name, package, resources,
-    scope, word_range,
+    Aml, Space, argument, device, eisa_id, integer, io, irq, join, memory_fixed, memory_range,
+    method, name, package, reference, resources, result, scope, store, when, word_range,
 };
 use super::tables::AcpiHardware;
 
+/// Bytes that each APIC decodes.
+const APIC_WINDOW: u32 = 0x1000;
+/// Bytes that the HPET decodes.
+const HPET_WINDOW: u32 = 0x400;
+
 /// The definition block's terms.
 pub fn definition_block(hw: &AcpiHardware) -> Aml {
-    join([sleep_state(), scope("\\_SB", root_bridge(hw))])
+    join([
+        sleep_state(),
+        // The operating system tells which interrupt model it uses: 0 8259s, 1 APIC. 5.8.1.
+        name("PICF", integer(0)),
+        method("_PIC", 1, store(argument(0), reference("PICF"))),
+        scope(
+            "\\_SB",
+            join([processor(), root_bridge(hw), board_memory(hw), hpet(hw)]),
+        ),
+    ])
+}
+
+/// The processor, as the MADT numbers it. 8.4.
+fn processor() -> Aml {
+    device(
+        "CPU0",
+        join([
+            name("_HID", string("ACPI0007")),
+            name("_UID", integer(0)),
+        ]),
+    )
+}
+
+fn string(text: &str) -> Aml {
+    [&[0x0d], text.as_bytes(), &[0]].concat()
+}
+
+/// Addresses of the board that no bus may hand out.
+fn board_memory(hw: &AcpiHardware) -> Aml {
+    let apics = [hw.apic.io, hw.apic.local].map(|at| memory_fixed(at, APIC_WINDOW, true));
+    device(
+        "MBRD",
+        join([
+            name("_HID", eisa_id("PNP0C02")),
+            name("_UID", integer(0)),
+            name("_CRS", resources(apics)),
+        ]),
+    )
+}
+
+/// IA-PC HPET specification 1.0a, 3.2.5.
+fn hpet(hw: &AcpiHardware) -> Aml {
+    device(
+        "HPET",
+        join([
+            name("_HID", eisa_id("PNP0103")),
+            name("_UID", integer(0)),
+            name("_CRS", resources([memory_fixed(hw.hpet, HPET_WINDOW, false)])),
+        ]),
+    )
 }
 
 /// `\_S5`: the SLP_TYP values that PM1a and PM1b take for soft off (PIIX4: 0). 7.4.2.
@@ -32,7 +87,16 @@ fn root_bridge(hw: &AcpiHardware) -> Aml {
             name("_UID", integer(0)),
             name("_BBN", integer(0)),
             name("_CRS", resources(windows)),
-            name("_PRT", routing(hw)),
+            name("PRTP", routing(&hw.pirq_irqs)),
+            name("PRTA", routing(&hw.apic.pirq_pins)),
+            method(
+                "_PRT",
+                0,
+                join([
+                    when(reference("PICF"), result(reference("PRTA"))),
+                    result(reference("PRTP")),
+                ]),
+            ),
             device(
                 "ISA",
                 join([
@@ -44,11 +108,12 @@ fn root_bridge(hw: &AcpiHardware) -> Aml {
     )
 }
 
-/// `_PRT`: pin `p` (0-3) of slot `s` is wired to PIRQ line `(s - 1 + p) mod 4`, which drives a fixed
-/// interrupt. Each entry: address, pin, source 0 (a fixed interrupt), its number. 6.2.13.
-fn routing(hw: &AcpiHardware) -> Aml {
+/// A routing table: pin `p` (0-3) of slot `s` is wired to PIRQ line `(s - 1 + p) mod 4`, which
+/// drives a fixed interrupt. Each entry: address, pin, source 0 (a fixed interrupt), its number.
+/// 6.2.13.
+fn routing(interrupts: &[u8; 4]) -> Aml {
     let entry = |slot: u32, pin: u32| {
-        let line = hw.pirq_irqs[((slot + 3 + pin) & 3) as usize];
+        let line = interrupts[((slot + 3 + pin) & 3) as usize];
         package(vec![
             integer(u64::from(slot << 16 | 0xffff)),
             integer(u64::from(pin)),

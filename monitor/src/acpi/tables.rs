@@ -18,9 +18,25 @@ const PROC_C1: u32 = 1 << 2;
 const SLP_BUTTON: u32 = 1 << 5;
 const RTC_S4: u32 = 1 << 7;
 const RESET_REG_SUP: u32 = 1 << 10;
+const USE_PLATFORM_CLOCK: u32 = 1 << 15;
 
 /// IAPC_BOOT_ARCH: legacy devices, 8042.
 const BOOT_ARCH: u16 = 0b11;
+
+/// The APICs, as the tables describe them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApicHardware {
+    /// Physical address of the local APIC.
+    pub local: u32,
+    /// Physical address of the I/O APIC.
+    pub io: u32,
+    /// The I/O APIC's id.
+    pub io_id: u8,
+    /// I/O APIC input of the system timer's line; other lines have the input of their number.
+    pub timer_pin: u8,
+    /// I/O APIC inputs of PIRQ A-D.
+    pub pirq_pins: [u8; 4],
+}
 
 /// What the tables say about the board.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +59,10 @@ pub struct AcpiHardware {
     pub serial_ports: Vec<(u16, u8)>,
     /// CMOS index of the century byte, 0 if none.
     pub century: u8,
+    /// The APICs.
+    pub apic: ApicHardware,
+    /// Physical address of the HPET.
+    pub hpet: u32,
 }
 
 /// The tables as bytes for guest memory.
@@ -79,7 +99,10 @@ pub fn build(hw: &AcpiHardware) -> AcpiImage {
     let facs_at = place(facs(), 64);
     let dsdt_at = place(table(b"DSDT", 1, &definition_block(hw)), 16);
     let fadt_at = place(fadt(hw, facs_at, dsdt_at), 16);
-    let rsdt_at = place(table(b"RSDT", 1, &fadt_at.to_le_bytes()), 16);
+    let madt_at = place(madt(hw), 16);
+    let hpet_at = place(hpet(hw), 16);
+    let entries = [fadt_at, madt_at, hpet_at].map(u32::to_le_bytes);
+    let rsdt_at = place(table(b"RSDT", 1, &entries.concat()), 16);
     debug_assert!(next <= AREA.end);
     parts.push((AREA.start, rsdp(rsdt_at)));
     AcpiImage {
@@ -161,7 +184,7 @@ fn fadt(hw: &AcpiHardware, facs: u32, dsdt: u32) -> Vec<u8> {
     put(109, &BOOT_ARCH.to_le_bytes());
     put(
         112,
-        &(WBINVD | PROC_C1 | SLP_BUTTON | RTC_S4 | RESET_REG_SUP).to_le_bytes(),
+        &(WBINVD | PROC_C1 | SLP_BUTTON | RTC_S4 | RESET_REG_SUP | USE_PLATFORM_CLOCK).to_le_bytes(),
     );
     put(116, &port_gas(hw.reset.0, 8, 1));
     put(128, &[hw.reset.1]);
@@ -169,6 +192,40 @@ fn fadt(hw: &AcpiHardware, facs: u32, dsdt: u32) -> Vec<u8> {
     put(172, &port_gas(control, 16, 2));
     put(208, &port_gas(timer, 32, 3));
     table(b"FACP", 3, &t)
+}
+
+/// Multiple APIC Description Table. 5.2.12.
+fn madt(hw: &AcpiHardware) -> Vec<u8> {
+    /// Interrupt inputs: active high, level-triggered.
+    const LEVEL_HIGH: u16 = 0x000d;
+    let mut t = hw.apic.local.to_le_bytes().to_vec();
+    t.extend(1u32.to_le_bytes()); // PCAT_COMPAT: there are 8259s as well
+    t.extend([0, 8, 0, 0, 1, 0, 0, 0]); // processor 0, local APIC 0, enabled
+    t.extend([1, 12, hw.apic.io_id, 0]);
+    t.extend(hw.apic.io.to_le_bytes());
+    t.extend(0u32.to_le_bytes()); // its first global interrupt
+    let mut redirect = |line: u8, to: u8, flags: u16| {
+        t.extend([2, 10, 0, line]);
+        t.extend(u32::from(to).to_le_bytes());
+        t.extend(flags.to_le_bytes());
+    };
+    redirect(0, hw.apic.timer_pin, 0);
+    redirect(hw.sci_irq, hw.sci_irq, LEVEL_HIGH);
+    // NMI on LINT1 of every processor.
+    t.extend([4, 6, 0xff, 0, 0, 1]);
+    table(b"APIC", 1, &t)
+}
+
+/// IA-PC HPET specification 1.0a, 3.2.4.
+fn hpet(hw: &AcpiHardware) -> Vec<u8> {
+    // Revision 1, three comparators, 64 bits, legacy replacement, Intel.
+    let mut t = 0x8086_a201u32.to_le_bytes().to_vec();
+    t.extend([0, 64, 0, 0]); // in memory
+    t.extend(u64::from(hw.hpet).to_le_bytes());
+    t.push(0); // its number
+    t.extend(100u16.to_le_bytes()); // least ticks in periodic mode without loss
+    t.push(0); // no page protection
+    table(b"HPET", 1, &t)
 }
 
 #[cfg(test)]
@@ -186,6 +243,14 @@ mod tests {
             pci_memory: (0xe000_0000, 0xfebf_ffff),
             serial_ports: vec![(0x3f8, 4), (0x2f8, 3)],
             century: 0x32,
+            apic: ApicHardware {
+                local: 0xfee0_0000,
+                io: 0xfec0_0000,
+                io_id: 0,
+                timer_pin: 2,
+                pirq_pins: [16, 17, 18, 19],
+            },
+            hpet: 0xfed0_0000,
         }
     }
 
@@ -220,7 +285,11 @@ mod tests {
         assert_eq!((&facs[..4], u32_at(&fadt, 36) % 64), (&b"FACS"[..], 0));
         let dsdt = part(&image, u32_at(&fadt, 40));
         assert_eq!((&dsdt[..4], sum(&dsdt)), (&b"DSDT"[..], 0));
-        for t in [&rsdt, &fadt, &dsdt] {
+        let madt = part(&image, u32_at(&rsdt, 40));
+        assert_eq!((&madt[..4], sum(&madt)), (&b"APIC"[..], 0));
+        let hpet = part(&image, u32_at(&rsdt, 44));
+        assert_eq!((&hpet[..4], sum(&hpet), hpet.len()), (&b"HPET"[..], 0, 56));
+        for t in [&rsdt, &fadt, &dsdt, &madt, &hpet] {
             assert_eq!(u32_at(t, 4) as usize, t.len());
         }
     }

@@ -53,6 +53,9 @@ impl Board {
             MmioDevice::read(vga, now, pa - VGA_WINDOW.start, buf);
         } else if let Some(offset) = framebuffer(vga, pa) {
             vga.read_vram(offset, buf);
+        } else if let Some((chip, offset)) = self.chips.apic.at(pa) {
+            chip.read(now, offset, buf);
+            self.after_access();
         } else {
             buf.fill(0xff);
         }
@@ -67,6 +70,9 @@ impl Board {
             self.after_video();
         } else if let Some(offset) = framebuffer(vga, pa) {
             vga.write_vram(offset, data);
+        } else if let Some((chip, offset)) = self.chips.apic.at(pa) {
+            chip.write(now, offset, data);
+            self.after_access();
         }
     }
 

@@ -1,9 +1,10 @@
 //! The chips of the board and the wires between them.
 
+use super::apic::Apics;
 use super::pci::PciBus;
 use super::wiring::{
     CMOS_CENTURY, IRQ_FLOPPY, IRQ_IDE, IRQ_KEYBOARD, IRQ_MOUSE, IRQ_PARALLEL, IRQ_RTC, IRQ_SCI,
-    IRQ_TIMER, PIRQ_LINES, SERIAL, Slot, cmos_memory,
+    IRQ_TIMER, PIRQ_LINES, PIRQ_PIN, SERIAL, Slot, TIMER_PIN, cmos_memory,
 };
 use super::{BoardConfig, MachineRequest};
 use crate::clock::VmClock;
@@ -13,6 +14,7 @@ use ring3_devices::debug::{DebugConsole, DebugExit, PostPort};
 use ring3_devices::dma::DmaPair;
 use ring3_devices::floppy::Floppy;
 use ring3_devices::fw_cfg::FwCfg;
+use ring3_devices::hpet::TIMERS;
 use ring3_devices::kbc::{Kbc, Port92};
 use ring3_devices::parallel::ParallelPort;
 use ring3_devices::pci::PciFunction;
@@ -25,6 +27,7 @@ use ring3_devices::uart::Uart;
 /// Every chip of the board.
 pub(super) struct Chips {
     pub pic: PicPair,
+    pub apic: Apics,
     pub pit: Pit,
     pub rtc: Rtc,
     pub uarts: Vec<Uart>,
@@ -39,8 +42,11 @@ pub(super) struct Chips {
     pub floppy: Floppy,
     pub fw_cfg: FwCfg,
     pub parallel: ParallelPort,
-    /// The levels that [`Chips::update_lines`] last drove, bit n for line n.
-    levels: u16,
+    /// The levels that [`Chips::update_lines`] last drove: bits 0-15 the interrupt lines, 16-19
+    /// PIRQ A-D.
+    levels: u32,
+    /// The levels of the HPET's own I/O APIC inputs.
+    hpet_levels: u32,
 }
 
 impl core::fmt::Debug for Chips {
@@ -76,6 +82,7 @@ impl Chips {
         }
         let mut chips = Self {
             pic,
+            apic: Apics::new(!config.firmware),
             pit: Pit::new(),
             rtc,
             uarts: (0..config.serial_ports.clamp(1, SERIAL.len()))
@@ -97,6 +104,7 @@ impl Chips {
             fw_cfg: FwCfg::new(),
             parallel: ParallelPort::default(),
             levels: 0,
+            hpet_levels: 0,
         };
         chips.advance(clock.now_ns());
         chips
@@ -170,6 +178,7 @@ impl Chips {
         self.rtc.advance(now);
         self.keyboard.advance(now);
         self.pm.advance(now);
+        self.apic.advance(now);
     }
 
     /// The earliest time at which an output may change by itself.
@@ -179,20 +188,30 @@ impl Chips {
             self.rtc.next_deadline(),
             self.keyboard.next_deadline(),
             self.pm.next_deadline(),
+            self.apic.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
 
-    /// Drives every interrupt line from the chips' outputs.
+    /// Drives every interrupt line from the chips' outputs, and carries APIC messages.
     pub fn update_lines(&mut self) {
+        self.update_hpet();
         self.update_timer_line();
-        // Outputs that share a line are wired together. No PCI function of this board has an
-        // interrupt of its own, so no PIRQ is asserted.
-        let mut levels = 0u16;
-        let mut drive = |line: u8, high: bool| levels |= u16::from(high) << line;
+        // Outputs that share a line are wired together.
+        let mut levels = 0u32;
+        let mut drive = |line: u8, high: bool| levels |= u32::from(high) << line;
+        let legacy = self.apic.hpet.legacy_replacement();
+        drive(IRQ_TIMER, legacy && self.apic.hpet.irq(0));
+        drive(
+            IRQ_RTC,
+            if legacy {
+                self.apic.hpet.irq(1)
+            } else {
+                self.rtc.irq()
+            },
+        );
         drive(IRQ_KEYBOARD, self.keyboard.irq());
         drive(IRQ_MOUSE, self.keyboard.aux_irq());
-        drive(IRQ_RTC, self.rtc.irq());
         drive(IRQ_SCI, self.pm.irq());
         drive(IRQ_FLOPPY, self.floppy.irq());
         drive(IRQ_PARALLEL, self.parallel.irq());
@@ -202,29 +221,92 @@ impl Chips {
         for (uart, (_, line)) in self.uarts.iter().zip(SERIAL) {
             drive(line, uart.irq());
         }
-        let changed = levels ^ self.levels;
+        let pirqs = self.pci.functions.pirqs();
+        levels |= u32::from(self.pci.functions.isa.asserted(pirqs));
+        for (pirq, level) in (PIRQ_PIN..).zip(pirqs) {
+            levels |= u32::from(level) << pirq;
+        }
+        let mut changed = levels ^ self.levels;
         self.levels = levels;
-        for line in (0..16).filter(|line| changed >> line & 1 != 0) {
-            self.pic.set_line(line, levels >> line & 1 != 0);
+        while changed != 0 {
+            let line = changed.trailing_zeros() as u8;
+            changed &= changed - 1;
+            let high = levels >> line & 1 != 0;
+            if line < 16 {
+                self.pic.set_line(line, high);
+            }
+            let pin = if line == IRQ_TIMER { TIMER_PIN } else { line };
+            self.apic.set_line(pin.into(), high);
+        }
+        self.apic.deliver();
+    }
+
+    /// The HPET's outputs that do not replace those of the 8254 and the RTC.
+    fn update_hpet(&mut self) {
+        let mut levels = 0u32;
+        for timer in 0..TIMERS {
+            let hpet = &mut self.apic.hpet;
+            let (replaces, route) = (hpet.legacy_replacement() && timer < 2, hpet.route(timer));
+            let level = hpet.irq(timer);
+            let edge = !(replaces && timer == 0) && hpet.take_edge(timer);
+            match route {
+                Some(_) if replaces && edge => {
+                    self.pic.set_line(IRQ_RTC, false);
+                    self.pic.set_line(IRQ_RTC, true);
+                    self.apic.pulse(IRQ_RTC.into());
+                    self.pic.set_line(IRQ_RTC, false);
+                }
+                Some(pin) if !replaces => {
+                    levels |= u32::from(level) << pin;
+                    if edge {
+                        self.apic.pulse(pin.into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut changed = levels ^ self.hpet_levels;
+        self.hpet_levels = levels;
+        while changed != 0 {
+            let pin = changed.trailing_zeros();
+            changed &= changed - 1;
+            self.apic.set_line(pin as usize, levels >> pin & 1 != 0);
         }
     }
 
     /// The timer's edges are delivered one by one: the next when the one before has been
     /// acknowledged. While the guest masks the line, as on hardware, only one is remembered.
     fn update_timer_line(&mut self) {
-        if self.pic.masked(IRQ_TIMER) {
+        let by_pic = !self.pic.masked(IRQ_TIMER) && self.apic.accepts_extint();
+        let by_apic = self.apic.io.vector(TIMER_PIN.into()).is_some();
+        if by_pic || by_apic {
+            let waits = by_pic && self.pic.requested(IRQ_TIMER)
+                || by_apic && self.apic.requested(TIMER_PIN.into());
+            if waits || !self.take_timer_edge() {
+                return;
+            }
+        } else {
             let mut any = false;
-            while self.pit.take_edge() {
+            while self.take_timer_edge() {
                 any = true;
             }
             if !any {
                 return;
             }
-        } else if self.pic.requested(IRQ_TIMER) || !self.pit.take_edge() {
-            return;
         }
         self.pic.set_line(IRQ_TIMER, false);
         self.pic.set_line(IRQ_TIMER, true);
+        self.apic.pulse(TIMER_PIN.into());
+    }
+
+    /// One edge of what drives the timer's line: the 8254, or the HPET in its place.
+    fn take_timer_edge(&mut self) -> bool {
+        if self.apic.hpet.legacy_replacement() {
+            while self.pit.take_edge() {}
+            self.apic.hpet.take_edge(0)
+        } else {
+            self.pit.take_edge()
+        }
     }
 
     /// What the guest asked of the machine through a chip, once.

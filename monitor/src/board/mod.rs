@@ -4,6 +4,7 @@
 //! access the board samples the chips' outputs, so interrupt lines and deadlines are always current.
 
 mod access;
+mod apic;
 mod backend;
 mod chips;
 mod console;
@@ -24,11 +25,12 @@ pub use backend::{SerialBackend, SerialError};
 pub use io_thread::{IoHandle, IoThread, IoWaker, Kick};
 pub use stop::{StopHandle, StopReason};
 pub use wiring::{
-    CMOS_CENTURY, FIRMWARE_PM_BASE, IRQ_SCI, PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PM_BASE,
-    RESET_REGISTER, SERIAL, SMI_COMMAND_PORT,
+    CMOS_CENTURY, FIRMWARE_PM_BASE, HPET_BASE, IOAPIC_BASE, IOAPIC_ID, IRQ_SCI, LAPIC_BASE,
+    PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PIRQ_PIN, PM_BASE, RESET_REGISTER, SERIAL, SMI_COMMAND_PORT,
+    TIMER_PIN,
 };
 
-use crate::acpi::AcpiHardware;
+use crate::acpi::{AcpiHardware, ApicHardware};
 use crate::clock::VmClock;
 use crate::memory::GuestRam;
 use chips::Chips;
@@ -108,6 +110,8 @@ pub struct Effects {
     pub video: Option<Option<u64>>,
     /// The display adapter wrote to pages of video memory that have translations.
     pub video_code_written: bool,
+    /// A non-maskable interrupt.
+    pub nmi: bool,
 }
 
 impl Board {
@@ -160,10 +164,11 @@ impl Board {
         self.after_access();
     }
 
-    /// The processor's INTR input.
+    /// The processor's INTR input, or a pending interrupt of its local APIC.
     #[must_use]
     pub fn interrupt_pending(&self) -> bool {
-        self.chips.pic.intr()
+        self.chips.apic.pending()
+            || self.chips.pic.intr() && self.chips.apic.accepts_extint()
     }
 
     /// INTR as a flag that can be read without the board's lock. It is set and cleared under the
@@ -175,9 +180,39 @@ impl Board {
 
     /// The processor's interrupt acknowledge cycle: the vector of the highest request.
     pub fn acknowledge(&mut self) -> u8 {
-        let vector = self.chips.pic.acknowledge();
+        let vector = if self.chips.apic.pending() {
+            self.chips.apic.local.acknowledge()
+        } else {
+            self.chips.pic.acknowledge()
+        };
         self.after_access();
         vector
+    }
+
+    /// The processor wrote IA32_APIC_BASE.
+    pub fn set_apic_base(&mut self, value: u64) {
+        self.chips.apic.set_base(value);
+        self.after_access();
+    }
+
+    /// The processor wrote IA32_TSC_DEADLINE: its counter gets there at VM-clock time `due`, in
+    /// ns; `None` disarms. False if the timer of the local APIC is in another mode.
+    pub fn set_tsc_deadline(&mut self, due: Option<u64>) -> bool {
+        let taken = self.chips.apic.set_deadline(self.clock.now_ns(), due);
+        self.after_access();
+        taken
+    }
+
+    /// Whether the local APIC's timer waits for a deadline.
+    #[must_use]
+    pub fn tsc_deadline_armed(&self) -> bool {
+        self.chips.apic.local.deadline_armed()
+    }
+
+    /// An NMI from outside, as a front panel's button makes it.
+    pub fn raise_nmi(&mut self) {
+        self.chips.apic.raise_nmi();
+        self.after_access();
     }
 
     /// VM-clock time of the earliest deadline, in ns.
@@ -211,6 +246,7 @@ impl Board {
             || !self.effects.code_written.is_empty()
             || self.effects.video.is_some()
             || self.effects.video_code_written
+            || self.effects.nmi
     }
 
     /// What the processor's caches must follow, once.
@@ -291,6 +327,14 @@ impl Board {
             pci_memory: PCI_MEMORY,
             serial_ports: SERIAL[..self.serial.len()].to_vec(),
             century: CMOS_CENTURY,
+            apic: ApicHardware {
+                local: LAPIC_BASE as u32,
+                io: IOAPIC_BASE as u32,
+                io_id: IOAPIC_ID,
+                timer_pin: TIMER_PIN,
+                pirq_pins: std::array::from_fn(|i| PIRQ_PIN + i as u8),
+            },
+            hpet: HPET_BASE as u32,
         }
     }
 
@@ -323,7 +367,11 @@ impl Board {
         }
         self.after_video();
         self.chips.update_lines();
-        if let Some(request) = self.chips.take_request() {
+        let signals = self.chips.apic.take_signals();
+        self.effects.nmi |= signals.nmi;
+        // The processor's INIT resets the board as well, like its other resets.
+        let init = signals.init.then_some(MachineRequest::Reset);
+        if let Some(request) = self.chips.take_request().or(init) {
             self.request.get_or_insert(request);
         }
         let chips = self.chips.next_deadline();
@@ -333,10 +381,12 @@ impl Board {
             .filter_map(SerialPort::flush_deadline)
             .min();
         self.deadline = [chips, flush, self.debug_due].into_iter().flatten().min();
-        self.intr.store(self.chips.pic.intr(), Ordering::Release);
+        self.intr.store(self.interrupt_pending(), Ordering::Release);
     }
 }
 
+#[cfg(test)]
+mod apic_tests;
 #[cfg(test)]
 #[path = "board_tests.rs"]
 mod tests;

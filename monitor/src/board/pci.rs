@@ -5,7 +5,7 @@ use ring3_devices::bus::{Nanos, PortDevice};
 use ring3_devices::ide::{BUS_MASTER_BAR, Ide};
 use ring3_devices::pci::config::reg;
 use ring3_devices::pci::{
-    Address, ConfigPorts, HostBridge, IsaBridge, PciFunction, PciSlots, PowerManagement,
+    Address, ConfigPorts, HostBridge, IsaBridge, PciFunction, PciSlots, PowerManagement, pirq,
 };
 use ring3_devices::vga::Vga;
 
@@ -38,6 +38,21 @@ impl core::fmt::Debug for Functions {
             .field("isa", &self.isa)
             .field("pm", &self.pm)
             .finish_non_exhaustive()
+    }
+}
+
+impl Functions {
+    /// The levels of PIRQ A-D: the interrupt outputs of functions, by slot and pin. The PIIX4's
+    /// power management has its own wire to IRQ 9.
+    pub fn pirqs(&self) -> [bool; 4] {
+        let mut levels = [false; 4];
+        let sources: [(u8, &dyn PciFunction); 1] = [(VGA_SLOT, &self.vga)];
+        for (slot, function) in sources {
+            if let Some(pin) = function.config().interrupt_pin() {
+                levels[pirq(slot, pin)] |= function.interrupt();
+            }
+        }
+        levels
     }
 }
 

@@ -154,6 +154,19 @@ pub(super) const VGA_WINDOW: core::ops::Range<u64> = 0xa_0000..0xc_0000;
 /// The PCI memory window: from the end of RAM's largest extent to the I/O APIC.
 pub const PCI_MEMORY: (u32, u32) = (0xe000_0000, 0xfebf_ffff);
 
+/// Where the local APIC answers after RESET.
+pub const LAPIC_BASE: u64 = 0xfee0_0000;
+/// Where the I/O APIC answers.
+pub const IOAPIC_BASE: u64 = 0xfec0_0000;
+/// The I/O APIC's id.
+pub const IOAPIC_ID: u8 = 0;
+/// Where the HPET answers.
+pub const HPET_BASE: u64 = 0xfed0_0000;
+/// The I/O APIC input of the system timer's line; lines 1-15 have the inputs of their numbers.
+pub const TIMER_PIN: u8 = 2;
+/// The I/O APIC input of PIRQ A; B-D follow.
+pub const PIRQ_PIN: u8 = 16;
+
 /// The SMI command port.
 pub const SMI_COMMAND_PORT: u16 = 0xb2;
 

@@ -5,7 +5,7 @@
 //! The model is the host's own processor, seen by a 32-bit operating system, less everything that
 //! translated code cannot carry out. Vendor, family, model, stepping, brand string and caches are
 //! the host's. Absent by design: long mode and SYSCALL, machine check, MTRRs, AVX2 and later (gathers),
-//! SMAP, UMIP, FSGSBASE, PCID, MONITOR, performance counters, x2APIC and the TSC deadline timer.
+//! SMAP, UMIP, FSGSBASE, PCID, MONITOR, performance counters and x2APIC.
 
 use crate::cpu::cpuid_host;
 use iced_x86::CpuidFeature;
@@ -35,6 +35,9 @@ const LEAF1_EDX_OWN: u32 =
     1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 11 | 1 << 13 | 1 << 16;
 /// CPUID.1:EDX.APIC.
 const APIC: u32 = 1 << 9;
+/// CPUID.1:ECX.TSC_Deadline: the local APIC's timer can follow the time stamp counter. The monitor
+/// provides it with the APIC.
+const TSC_DEADLINE: u32 = 1 << 24;
 /// CPUID.1:ECX features that are offered where the host has them: SSE3 PCLMULQDQ SSSE3 FMA SSE4.1
 /// SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND.
 const LEAF1_ECX: u32 = 1 << 0
@@ -421,6 +424,9 @@ impl CpuModel {
         let mut edx = self.leaf1_edx;
         if !apic_enabled(st) {
             edx &= !APIC;
+        }
+        if edx & APIC != 0 {
+            ecx |= TSC_DEADLINE;
         }
         // EBX: CLFLUSH line of 8 quadwords, one logical processor, APIC id 0.
         [self.signature, 8 << 8 | 1 << 16, ecx, edx]

@@ -105,6 +105,8 @@ fn dynamic_bits_follow_the_state() {
     st.xcr0 = 7;
     assert_eq!(model.cpuid(&st, 0xd, 0), [7, 832, 832, 0]);
     assert_eq!(model.cpuid(&st, 0xd, 2), [256, 576, 0, 0]);
+    assert_ne!(model.cpuid(&st, 1, 0)[2] & TSC_DEADLINE, 0);
+    assert_eq!(full_model().cpuid(&st, 1, 0)[2] & TSC_DEADLINE, 0);
     for leaf in [1, 0x8000_0001] {
         st.msr.apic_base |= 1 << 11;
         assert_ne!(model.cpuid(&st, leaf, 0)[3] & APIC, 0);

@@ -105,6 +105,17 @@ pub trait Env {
     /// Called when an instruction made interrupts deliverable (STI, POPF, IRET): true if an
     /// external interrupt or another event waits.
     fn event_waiting(&mut self) -> bool;
+    /// IA32_APIC_BASE was written: the local APIC answers elsewhere, or not at all.
+    fn set_apic_base(&mut self, _value: u64) {}
+    /// Arms the local APIC's timer for the moment at which [`Self::tsc`] reaches `counter`, or
+    /// disarms it; false if the timer takes no deadlines now.
+    fn set_tsc_deadline(&mut self, _counter: Option<u64>) -> bool {
+        false
+    }
+    /// Whether a deadline is armed that has not passed.
+    fn tsc_deadline_armed(&mut self) -> bool {
+        false
+    }
     /// Drops every translation of this processor (WBINVD-like heavy events, CPUID model change).
     fn flush_translations(&mut self, st: &mut GuestState);
 }

@@ -43,6 +43,7 @@ pub mod index {
     pub const MTRR_FIX4K_F8000: u32 = 0x26f;
     pub const PAT: u32 = 0x277;
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
+    pub const TSC_DEADLINE: u32 = 0x6e0;
     pub const EFER: u32 = 0xc000_0080;
     pub const TSC_AUX: u32 = 0xc000_0103;
     pub const AMD_SYSCFG: u32 = 0xc001_0010;
@@ -176,10 +177,32 @@ pub fn read<E: Env>(
         i::SYSENTER_EIP => st.msr.sysenter_eip,
         i::MCG_CAP | i::DEBUGCTL => 0,
         i::MISC_ENABLE => st.msr.misc_enable,
+        i::TSC_DEADLINE if model.has_apic() => {
+            if !env.tsc_deadline_armed() {
+                st.msr.tsc_deadline = 0;
+            }
+            st.msr.tsc_deadline
+        }
         i::EFER if model.has_nx() => st.msr.efer,
         i::TSC_AUX if model.has_rdtscp() => st.msr.tsc_aux,
         _ => return Err(Fault::gp(0)),
     })
+}
+
+/// IA32_TSC_DEADLINE becomes `value`; writes are ignored while the timer is in another mode. Intel
+/// SDM vol. 3A, 11.5.4.1.
+fn set_deadline<E: Env>(st: &mut GuestState, env: &mut E, value: u64) {
+    let counter = (value != 0).then(|| value.wrapping_sub(st.msr.tsc_offset));
+    if env.set_tsc_deadline(counter) {
+        st.msr.tsc_deadline = value;
+    }
+}
+
+/// The counter was written: an armed deadline is nearer or farther.
+fn move_deadline<E: Env>(st: &mut GuestState, env: &mut E) {
+    if env.tsc_deadline_armed() {
+        set_deadline(st, env, st.msr.tsc_deadline);
+    }
 }
 
 /// WRMSR of register `index`; the caller has checked the privilege.
@@ -213,11 +236,19 @@ pub fn write<E: Env>(
         return Ok(());
     }
     match index {
-        i::TSC => st.msr.tsc_offset = value.wrapping_sub(env.tsc()),
-        i::TSC_ADJUST => st.msr.tsc_offset = value,
+        i::TSC => {
+            st.msr.tsc_offset = value.wrapping_sub(env.tsc());
+            move_deadline(st, env);
+        }
+        i::TSC_ADJUST => {
+            st.msr.tsc_offset = value;
+            move_deadline(st, env);
+        }
+        i::TSC_DEADLINE if model.has_apic() => set_deadline(st, env, value),
         i::APIC_BASE => {
             allow(value & !(APIC_BSP | APIC_GLOBAL_ENABLE | (physical & !0xfff)) == 0)?;
             st.msr.apic_base = (value & !APIC_BSP) | (st.msr.apic_base & APIC_BSP);
+            env.set_apic_base(st.msr.apic_base);
         }
         i::BIOS_UPDT_TRIG if model.vendor() != Vendor::Amd => {}
         i::AMD_PATCH_LOADER if model.vendor() == Vendor::Amd => {}
@@ -328,6 +359,7 @@ mod tests {
             (i::MCG_CAP, 0),
             (i::DEBUGCTL, 4),
             (i::TSC_AUX, 1 << 32),
+            (i::TSC_DEADLINE, 5), // without an APIC
             (0xc000_0081, 0),
             (0x1234_5678, 0),
         ];
@@ -348,6 +380,17 @@ mod tests {
             st.set_reg32(gpr::CX, index);
             faults(&mut st, &mut env, &[0x0f, 0x32], Fault::gp(0));
         }
+    }
+
+    #[test]
+    fn deadlines_are_kept_only_while_the_timer_takes_them() {
+        let (mut st, mut env) = machine();
+        let model = full_model().with_apic(true);
+        assert_eq!(
+            write(&mut st, &mut env, &model, i::TSC_DEADLINE, 9),
+            Ok(())
+        );
+        assert_eq!(read(&mut st, &mut env, &model, i::TSC_DEADLINE), Ok(0));
     }
 
     #[test]

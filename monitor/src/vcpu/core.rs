@@ -57,6 +57,8 @@ pub struct Core {
     pub debug: Debugger,
     /// A triple fault.
     pub shutdown: bool,
+    /// The non-maskable interrupt.
+    pub nmi: Nmi,
     /// Mode and CS base that the jump caches hold entries for.
     pub table_owner: [Option<(Mode, u64)>; 2],
     /// Slots of the jump caches that are filled.
@@ -73,6 +75,15 @@ pub struct Core {
     pub capture: Option<Captured>,
     /// Exits and callouts.
     pub stats: ExitStats,
+}
+
+/// The state of the non-maskable interrupt. Intel SDM vol. 3A, 6.7.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nmi {
+    /// One waits. Another that comes meanwhile is lost.
+    pub pending: bool,
+    /// One is being handled: the next IRET ends that.
+    pub blocked: bool,
 }
 
 /// What a rig's processor met last.
@@ -162,7 +173,14 @@ impl Core {
         if self.mmu.ram.is_ram(pa) {
             self.mmu.ram.read(pa, buf);
         } else if !self.mmu.ram.read_rom(pa, buf) {
-            self.board().mmio_read(pa, buf);
+            let before = self.intr.load(Ordering::Acquire);
+            let mut board = self.board();
+            board.mmio_read(pa, buf);
+            self.after_board_write(board);
+            // Reading may have brought a timer to the present, of which nobody else tells.
+            if !before && self.intr.load(Ordering::Acquire) {
+                self.kicker.kick();
+            }
         }
     }
 
@@ -182,13 +200,13 @@ impl Core {
         } else {
             let mut board = self.board();
             board.mmio_write(pa, data);
-            let effects = board.effects_pending();
+            let attention = board.request_pending() || board.effects_pending();
             self.after_board_write(board);
-            if effects {
-                self.leave = true;
-                self.kicker.attention.store(true, Ordering::Relaxed);
-            }
             self.note_interrupt(st);
+            if attention {
+                self.leave = true;
+                self.kicker.kick();
+            }
         }
     }
 
@@ -211,6 +229,7 @@ impl Core {
         let effects = board.take_effects();
         let a20_mask = if board.a20() { u64::MAX } else { !(1 << 20) };
         drop(board);
+        self.nmi.pending |= effects.nmi;
         for page in effects.code_written {
             self.code_written(st, page, PAGE_SIZE);
         }
@@ -413,6 +432,24 @@ impl Env for Core {
 
     fn event_waiting(&mut self) -> bool {
         self.intr.load(Ordering::Acquire) || self.kicker.attention.load(Ordering::Acquire)
+    }
+
+    fn set_apic_base(&mut self, value: u64) {
+        let mut board = self.board();
+        board.set_apic_base(value);
+        self.after_board_write(board);
+    }
+
+    fn set_tsc_deadline(&mut self, counter: Option<u64>) -> bool {
+        let due = counter.map(|counter| self.clock.time_of_tsc(counter));
+        let mut board = self.board();
+        let taken = board.set_tsc_deadline(due);
+        self.after_board_write(board);
+        taken
+    }
+
+    fn tsc_deadline_armed(&mut self) -> bool {
+        self.board().tsc_deadline_armed()
     }
 
     fn flush_translations(&mut self, st: &mut GuestState) {

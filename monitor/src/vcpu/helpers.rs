@@ -95,6 +95,9 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
         }
         Ok(Flow::Jump | Flow::Halt) => {
             core.completed = true;
+            if core.nmi.blocked && matches!(mnemonic, Mnemonic::Iret | Mnemonic::Iretd) {
+                core.nmi.blocked = false;
+            }
             LEAVE
         }
         Ok(Flow::Repeat) => {

@@ -184,6 +184,7 @@ impl Vcpu {
             repeating: false,
             debug: debug::Debugger::default(),
             shutdown: false,
+            nmi: core::Nmi::default(),
             table_owner: [None; 2],
             filled: [Vec::new(), Vec::new()],
             forget_returns: [false; 2],
@@ -253,6 +254,7 @@ impl Vcpu {
         }
         core.code_pages.fill(0);
         core.shutdown = false;
+        core.nmi = core::Nmi::default();
         core.repeating = false;
         core.debug = debug::Debugger::default();
     }

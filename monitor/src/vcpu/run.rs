@@ -7,7 +7,7 @@ use crate::cpu::event::Event;
 use crate::cpu::fault::{Fault, Vector};
 use crate::mmu::Miss;
 use crate::vcpu::Vcpu;
-use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core};
+use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core, Nmi};
 use crate::vcpu::debug;
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
@@ -135,6 +135,14 @@ impl Vcpu {
         if core.shutdown {
             core.shutdown = false;
             return Some(VcpuExit::Shutdown);
+        }
+        if core.nmi.pending && !core.nmi.blocked && st.interrupt_shadow == 0 {
+            core.nmi = Nmi {
+                pending: false,
+                blocked: true,
+            };
+            core.deliver(st, Event::Nmi);
+            return None;
         }
         if !core.intr.load(Ordering::Acquire) {
             st.event_waiting = 0;
