@@ -30,10 +30,7 @@ pub fn definition_block(hw: &AcpiHardware) -> Aml {
 fn processor() -> Aml {
     device(
         "CPU0",
-        join([
-            name("_HID", string("ACPI0007")),
-            name("_UID", integer(0)),
-        ]),
+        join([name("_HID", string("ACPI0007")), name("_UID", integer(0))]),
     )
 }
 
@@ -61,7 +58,10 @@ fn hpet(hw: &AcpiHardware) -> Aml {
         join([
             name("_HID", eisa_id("PNP0103")),
             name("_UID", integer(0)),
-            name("_CRS", resources([memory_fixed(hw.hpet, HPET_WINDOW, false)])),
+            name(
+                "_CRS",
+                resources([memory_fixed(hw.hpet, HPET_WINDOW, false)]),
+            ),
         ]),
     )
 }

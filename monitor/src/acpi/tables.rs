@@ -184,7 +184,8 @@ fn fadt(hw: &AcpiHardware, facs: u32, dsdt: u32) -> Vec<u8> {
     put(109, &BOOT_ARCH.to_le_bytes());
     put(
         112,
-        &(WBINVD | PROC_C1 | SLP_BUTTON | RTC_S4 | RESET_REG_SUP | USE_PLATFORM_CLOCK).to_le_bytes(),
+        &(WBINVD | PROC_C1 | SLP_BUTTON | RTC_S4 | RESET_REG_SUP | USE_PLATFORM_CLOCK)
+            .to_le_bytes(),
     );
     put(116, &port_gas(hw.reset.0, 8, 1));
     put(128, &[hw.reset.1]);

@@ -229,6 +229,9 @@ fn a_deadline_of_the_local_timer_is_the_boards_deadline() {
     assert_eq!(board.next_deadline(), Some(700));
     clock.advance(700);
     board.run_timers();
-    assert_eq!((board.acknowledge(), board.tsc_deadline_armed()), (VECTOR, false));
+    assert_eq!(
+        (board.acknowledge(), board.tsc_deadline_armed()),
+        (VECTOR, false)
+    );
     assert_eq!(clock.time_of_tsc(3), 700);
 }

@@ -167,8 +167,7 @@ impl Board {
     /// The processor's INTR input, or a pending interrupt of its local APIC.
     #[must_use]
     pub fn interrupt_pending(&self) -> bool {
-        self.chips.apic.pending()
-            || self.chips.pic.intr() && self.chips.apic.accepts_extint()
+        self.chips.apic.pending() || self.chips.pic.intr() && self.chips.apic.accepts_extint()
     }
 
     /// INTR as a flag that can be read without the board's lock. It is set and cleared under the

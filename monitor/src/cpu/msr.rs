@@ -386,10 +386,7 @@ mod tests {
     fn deadlines_are_kept_only_while_the_timer_takes_them() {
         let (mut st, mut env) = machine();
         let model = full_model().with_apic(true);
-        assert_eq!(
-            write(&mut st, &mut env, &model, i::TSC_DEADLINE, 9),
-            Ok(())
-        );
+        assert_eq!(write(&mut st, &mut env, &model, i::TSC_DEADLINE, 9), Ok(()));
         assert_eq!(read(&mut st, &mut env, &model, i::TSC_DEADLINE), Ok(0));
     }
 
