@@ -29,12 +29,14 @@ test-guests: tools peers build
 # Every instruction form and long random programs against the host's own processor. A printed SEED
 # repeats a run; failing cases are shrunk and written to FAILURES.
 SEED ?= $(shell date +%s)
+EMISSION_SECONDS ?= 120
 FAILURES ?= $(or $(CARGO_TARGET_DIR),target)/conformance
 conformance: tools peers
 	mkdir -p $(FAILURES)
 	$(CARGO) run --release --package ring3-conformance -- --long --seed $(SEED) --verbose \
 		--golden tests/conformance/golden --save $(FAILURES)
 	$(CARGO) run --release --package ring3-system-conformance
+	$(CARGO) run --profile fuzz --package ring3-emission -- --seconds $(EMISSION_SECONDS) --seed $(SEED)
 
 # The same guest work under ring3, QEMU's translator and natively.
 bench: tools peers

@@ -1,5 +1,7 @@
 //! The translation cache: units by key, links between them, and what watches them.
 
+mod listing;
+
 use crate::addr::PAGE_SIZE;
 use crate::asm::{CodeBuf, Half};
 use crate::classify::{FeatureSet, Table};
@@ -9,7 +11,7 @@ use crate::mode::Mode;
 use crate::prelude::{self, Stubs};
 use crate::scan::{MAX_INSTRUCTIONS, ScanError, Scanned, scan};
 use crate::state::GuestState;
-pub use crate::unit::{Key, Location, Source, TranslatorStats, UnitId};
+pub use crate::unit::{Emitted, Key, Location, Source, TranslatorStats, UnitId};
 use hashbrown::{HashMap, HashSet};
 use iced_x86::{Encoder, InstructionInfoFactory};
 use std::io;
@@ -24,6 +26,9 @@ struct Unit {
     second_page: Option<u64>,
     /// Offset of its code in the cache.
     start: u32,
+    /// Bytes of its code, and of its hot half.
+    size: u32,
+    hot: u32,
     indirect: u32,
     body: u32,
     instructions: u32,
@@ -31,6 +36,8 @@ struct Unit {
     incoming: Vec<u32>,
     /// Its own links: a range of ids.
     links: core::ops::Range<u32>,
+    /// Its callout sites: a range of ids.
+    sites: core::ops::Range<u32>,
     alive: bool,
 }
 
@@ -329,6 +336,7 @@ impl Translator {
                     .map(|m| (at(m.0, m.1), m.2)),
             );
         }
+        let first_site = self.sites.len() as u32;
         self.sites.extend_from_slice(&self.scratch.sites);
         let first_link = self.links.len() as u32;
         for l in &self.scratch.links {
@@ -352,11 +360,14 @@ impl Translator {
             len: len.max(1),
             second_page,
             start: start as u32,
+            size: self.finished.len() as u32,
+            hot,
             indirect: start as u32 + self.scratch.buf.offset_of(entries.indirect),
             body: start as u32 + self.scratch.buf.offset_of(entries.body),
             instructions,
             incoming: Vec::new(),
             links: first_link..self.links.len() as u32,
+            sites: first_site..self.sites.len() as u32,
             alive: true,
         });
         self.stats.units += 1;
@@ -562,18 +573,6 @@ impl Translator {
     #[must_use]
     pub fn instructions(&self, unit: UnitId) -> u32 {
         self.units[unit.0 as usize].instructions
-    }
-
-    /// The host code of a unit, for listings.
-    #[must_use]
-    pub fn code(&self, unit: UnitId) -> Vec<u8> {
-        let i = unit.0 as usize;
-        let start = self.units[i].start as usize;
-        let end = self
-            .units
-            .get(i + 1)
-            .map_or(self.used, |u| u.start as usize);
-        self.memory.read(start, end - start)
     }
 }
 

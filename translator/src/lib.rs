@@ -17,3 +17,4 @@ pub mod segment;
 pub mod state;
 pub mod state_box;
 pub mod unit;
+pub mod verify;

@@ -65,3 +65,25 @@ pub struct Source<'a> {
     /// Whether other pages may be linked directly.
     pub chain_pages: bool,
 }
+
+/// The host code of one unit, and what belongs to it.
+pub struct Emitted {
+    /// Host address of the first byte.
+    pub base: u64,
+    /// Hot half, then cold half.
+    pub code: Vec<u8>,
+    /// Bytes of the hot half.
+    pub hot: u32,
+    /// Offset of the entry for direct jumps.
+    pub body: u32,
+    /// Jump cache and soft TLB that it uses.
+    pub table: usize,
+    /// Ids of its callout sites.
+    pub sites: core::ops::Range<u32>,
+    /// Ids of its links.
+    pub links: core::ops::Range<u32>,
+    /// Offsets of the exits that unlinked jumps take.
+    pub exits: Vec<u32>,
+    /// Offset from which on code belongs to the instruction at an EIP.
+    pub marks: Vec<(u32, u32)>,
+}

@@ -335,7 +335,11 @@ impl<'a> Lower<'a> {
 
     /// Encodes a host instruction through the encoder.
     pub(crate) fn encode(&mut self, insn: &Instruction) -> bool {
-        let ok = self.enc.encode(insn, 0).is_ok();
+        let mut insn = *insn;
+        // Repeat prefixes mean nothing here (mandatory prefixes are part of the opcode).
+        insn.set_has_rep_prefix(false);
+        insn.set_has_repne_prefix(false);
+        let ok = self.enc.encode(&insn, 0).is_ok();
         let mut bytes = self.enc.take_buffer();
         if ok {
             self.c().bytes(&bytes);
