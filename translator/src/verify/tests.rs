@@ -394,7 +394,9 @@ fn transfers_go_to_permitted_places_only() {
     // A table of the other privilege, a slot of another address.
     let other = jump_cache_off(1);
     rejects(
-        &verdict(|a| dynasm!(a ; .arch x64 ; movzx r14d, r13w ; jmp QWORD [r15 + r14 * 8 + other])),
+        &verdict(
+            |a| dynasm!(a ; .arch x64 ; mov r13d, 1 ; movzx r14d, r13w ; jmp QWORD [r15 + r14 * 8 + other]),
+        ),
         "jumps by",
     );
     let slot = jump_cache_off(0) + 0x10 * 8;
