@@ -16,7 +16,7 @@ const QUIT: u8 = 5;
 pub const HELP: &str = "\
 Exit status:
   0    the guest powered off
-  1    wrong files, or a host that lacks something; stderr says what in one sentence
+  1    wrong files, a host that lacks something, or lost serial output; stderr says what
   2    wrong command line
   3    the guest shut down by a triple fault (with --no-reboot)
   4    the guest restarted (with --no-reboot)

@@ -186,3 +186,24 @@ fn stats_are_json_on_request() {
     let value: serde_json::Value = serde_json::from_str(text.trim()).expect(&text);
     assert!(value.is_object());
 }
+
+#[test]
+fn lost_serial_output_is_told_and_is_no_success() {
+    // 'x' to COM1, then soft off.
+    let mut code = out(0x3f8, b'x');
+    code.extend(power_off());
+    let kernel = Kernel::new("full", &code);
+    let output = kernel.run(&["--serial", "file:/dev/full"]);
+    assert_status(&output, 1);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(
+        lines[0].contains("output to /dev/full cannot be written: No space left"),
+        "{text}"
+    );
+    assert!(
+        lines[1].contains("output to /dev/full is incomplete"),
+        "{text}"
+    );
+}

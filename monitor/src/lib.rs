@@ -17,6 +17,7 @@ pub mod linux;
 pub mod machine;
 pub mod memory;
 pub mod mmu;
+mod notice;
 pub mod paging;
 pub mod rig;
 pub mod stats;

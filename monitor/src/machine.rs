@@ -228,7 +228,8 @@ impl Machine {
 
     /// Runs the guest to its end on this thread.
     /// # Errors
-    /// [`MachineError::Internal`] for a defect of ring3, or when the host refuses a thread.
+    /// [`MachineError::Internal`] for a defect of ring3, or when the host refuses a thread;
+    /// [`MachineError::Serial`] if output could not be written, whatever the guest came to.
     pub fn run(mut self) -> Result<Outcome, MachineError> {
         let registration = self.vcpu.attach_thread().map_err(host("signal handlers"))?;
         let serial = self.serial.take().map(|s| (0, s)).into_iter().collect();
@@ -260,9 +261,7 @@ impl Machine {
         let outcome = self.run_to_outcome();
         drop(control);
         self.vcpu.set_io(None);
-        if let Some(io) = Arc::into_inner(io) {
-            io.finish();
-        }
+        let written = Arc::into_inner(io).map_or(Ok(()), IoHandle::finish);
         drop(registration);
         if let Some(format) = self.config.stats {
             let report = Report::collect(&self.vcpu, &self.clock);
@@ -271,7 +270,9 @@ impl Machine {
                 StatsFormat::Json => eprintln!("{}", report.json()),
             }
         }
-        outcome
+        let outcome = outcome?;
+        written?;
+        Ok(outcome)
     }
 
     fn run_to_outcome(&mut self) -> Result<Outcome, MachineError> {

@@ -34,6 +34,14 @@ pub enum SerialError {
         /// What the host said.
         source: std::io::Error,
     },
+    /// Output was lost in mid-run.
+    #[error("output to {to} is incomplete")]
+    Lost {
+        /// Where it should have gone.
+        to: String,
+        /// What the host said.
+        source: std::io::Error,
+    },
     /// Standard input or output.
     #[error("cannot use standard input and output for the serial port")]
     Stdio(#[source] std::io::Error),
@@ -52,6 +60,8 @@ pub struct SerialBackend {
     pub(super) escapes: Option<EscapeFilter>,
     /// The run ends when the reader of the output goes away.
     pub(super) stop_when_closed: bool,
+    /// Where output goes, for people.
+    to: String,
 }
 
 /// A listening socket that removes its name at the end.
@@ -80,6 +90,7 @@ impl SerialBackend {
             listener: None,
             escapes: None,
             stop_when_closed: false,
+            to: "standard output".into(),
         };
         match spec {
             SerialSpec::None => return Ok(None),
@@ -103,6 +114,7 @@ impl SerialBackend {
                         source,
                     })?;
                 backend.sink = Some(Sink::owned(file.into()));
+                backend.to = path.display().to_string();
             }
             SerialSpec::Unix(path) => {
                 let fail = |source| SerialError::Socket {
@@ -131,6 +143,7 @@ impl SerialBackend {
             listener: None,
             escapes: Some(EscapeFilter::default()),
             stop_when_closed: true,
+            to: "standard output".into(),
         }
     }
 
@@ -223,6 +236,16 @@ impl SerialBackend {
     /// True while output waits for the peer.
     pub(super) fn is_pending(&self) -> bool {
         self.sink.as_ref().is_some_and(Sink::is_pending)
+    }
+
+    /// The failure of the output, once. A socket's peer that fails has gone, which is none.
+    pub(super) fn take_failure(&mut self) -> Option<SerialError> {
+        let source = self.sink.as_mut()?.take_failure()?;
+        self.stop_when_closed = false;
+        self.listener.is_none().then(|| SerialError::Lost {
+            to: self.to.clone(),
+            source: source.into(),
+        })
     }
 
     /// A socket whose peer has gone waits for the next one. True if the run should end.

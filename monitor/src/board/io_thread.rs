@@ -4,10 +4,11 @@
 //! only when a deadline moved earlier than the one that it sleeps for: [`IoHandle::wake_before`].
 //! At the end of a run it writes out what the guest has sent, for as long as the reader takes it.
 
-use super::backend::SerialBackend;
+use super::backend::{SerialBackend, SerialError};
 use super::console::{ConsoleCommand, HELP};
 use super::{Board, StopHandle, StopReason};
 use crate::clock::VmClock;
+use crate::notice::notice;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
@@ -39,6 +40,21 @@ struct Shared {
     /// The deadline that the thread sleeps for. Written under the board's lock.
     armed: AtomicU64,
     finish: AtomicBool,
+    /// The first output that was lost.
+    lost: Mutex<Option<SerialError>>,
+}
+
+impl Shared {
+    /// Output is being lost: tells the user now, and the end of the run.
+    fn lose(&self, what: SerialError) {
+        if let SerialError::Lost { to, source } = &what {
+            notice(&format!(
+                "output to {to} cannot be written: {source}; the machine goes on without it"
+            ));
+        }
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.get_or_insert(what);
+    }
 }
 
 /// Wakes the thread, also after its end.
@@ -87,8 +103,16 @@ impl IoHandle {
 
     /// Ends the thread after the output of the guest is written, or after its reader took nothing
     /// for two seconds, or when a signal asks the process to end.
-    pub fn finish(mut self) {
+    /// # Errors
+    /// [`SerialError::Lost`] if output could not be written, in the run or now.
+    pub fn finish(mut self) -> Result<(), SerialError> {
         self.end();
+        let mut lost = self
+            .shared
+            .lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lost.take().map_or(Ok(()), Err)
     }
 
     fn end(&mut self) {
@@ -145,6 +169,7 @@ impl IoThread {
             wake,
             armed: AtomicU64::new(NEVER),
             finish: AtomicBool::new(false),
+            lost: Mutex::new(None),
         });
         let clock = Arc::clone(lock(&board).clock());
         let ports = serial
@@ -225,8 +250,14 @@ impl IoThread {
 
     /// Messages that a full file system does not take are lost; the machine goes on.
     fn log(&mut self, messages: &[u8]) {
-        if let Some(file) = &mut self.debug_log {
-            let _ = file.write_all(messages);
+        if let Some(file) = &mut self.debug_log
+            && let Err(source) = file.write_all(messages)
+        {
+            self.debug_log = None;
+            self.shared.lose(SerialError::Lost {
+                to: "the file of --debug-log".into(),
+                source,
+            });
         }
     }
 
@@ -275,6 +306,9 @@ impl IoThread {
     fn flush_sinks(&mut self) {
         for port in &mut self.ports {
             port.backend.flush();
+            if let Some(lost) = port.backend.take_failure() {
+                self.shared.lose(lost);
+            }
             if port.backend.reap() {
                 self.stop.request(StopReason::Signal(libc::SIGPIPE));
             }
@@ -296,6 +330,9 @@ impl IoThread {
             self.log(&messages);
             for port in &mut self.ports {
                 moved |= port.backend.flush() > 0;
+                if let Some(lost) = port.backend.take_failure() {
+                    self.shared.lose(lost);
+                }
             }
             if moved {
                 patience = Instant::now() + DRAIN_GRACE;

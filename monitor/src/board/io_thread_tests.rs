@@ -111,7 +111,7 @@ fn output_reaches_a_file_without_being_asked_for() {
         }
         rig.out(0x3f8, i as u8);
     }
-    rig.io.finish();
+    rig.io.finish().unwrap();
     assert_eq!(
         std::fs::read(&path).unwrap().len(),
         200_005,
@@ -154,7 +154,7 @@ fn a_stuck_reader_holds_the_transmitter_and_not_the_thread() {
         Some(MachineRequest::Stop(StopReason::Signal(15)))
     );
     let begin = Instant::now();
-    rig.io.finish();
+    rig.io.finish().unwrap();
     assert!(
         begin.elapsed() < Duration::from_secs(1),
         "a signal cuts the wait for the reader short"
@@ -215,7 +215,7 @@ fn the_consoles_own_keys_do_not_reach_the_guest() {
     assert_eq!(got, [u32::from(b'a'), u32::from(b'b')]);
     assert_eq!(board.port_in(0x3fd, 1) & 1, 0, "nothing else arrived");
     drop(board);
-    rig.io.finish();
+    rig.io.finish().unwrap();
     let mut shown = Vec::new();
     std::fs::File::from(screen).read_to_end(&mut shown).unwrap();
     assert!(shown.starts_with(HELP), "{shown:?}");

@@ -21,6 +21,8 @@ pub struct Sink {
     nonblocking: bool,
     pending: VecDeque<u8>,
     closed: bool,
+    /// Why output was lost, if not because its reader has gone.
+    failure: Option<Errno>,
 }
 
 impl Sink {
@@ -59,6 +61,7 @@ impl Sink {
             nonblocking,
             pending: VecDeque::new(),
             closed: false,
+            failure: None,
         }
     }
 
@@ -85,7 +88,12 @@ impl Sink {
         !self.pending.is_empty()
     }
 
-    /// True once the reader has gone: output is dropped from then on.
+    /// Why output is lost, once: a full file system, a broken disk.
+    pub fn take_failure(&mut self) -> Option<Errno> {
+        self.failure.take()
+    }
+
+    /// True once the reader has gone or a write failed: output is dropped from then on.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -111,13 +119,21 @@ impl Sink {
                     written += n;
                 }
                 Err(Errno::EINTR) => {}
-                Err(_) => {
+                Err(e) => {
+                    let gone = matches!(e, Errno::EPIPE | Errno::ECONNRESET | Errno::EIO);
+                    // A terminal that hung up gives EIO.
+                    self.failure = (!gone || self.is_file()).then_some(e);
                     self.closed = true;
                     self.pending = VecDeque::new();
                 }
             }
         }
         written
+    }
+
+    fn is_file(&self) -> bool {
+        fstat(&self.fd)
+            .is_ok_and(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)
     }
 
     fn polls_writable(&self) -> bool {
@@ -168,5 +184,17 @@ mod tests {
         sink.flush();
         assert!(sink.is_closed() && !sink.is_pending());
         assert_eq!(sink.room(), usize::MAX);
+        assert_eq!(sink.take_failure(), None);
+    }
+
+    #[test]
+    fn a_full_file_system_is_a_failure() {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut sink = Sink::owned(full.unwrap().into());
+        sink.push(b"x");
+        sink.flush();
+        assert!(sink.is_closed() && !sink.is_pending());
+        assert_eq!(sink.take_failure(), Some(Errno::ENOSPC));
+        assert_eq!(sink.take_failure(), None);
     }
 }

@@ -16,6 +16,7 @@ mod store;
 pub use qcow2_header::Qcow2Error;
 pub use spec::{DriveSpec, ImageFormat, Interface, parse_drive};
 
+use crate::notice::notice;
 use overlay::Overlay;
 use qcow2::Qcow2Store;
 use raw::Raw;
@@ -191,7 +192,7 @@ pub fn open(path: &Path, mode: OpenMode) -> Result<Box<dyn BlockBackend>, ImageE
         ImageFormat::Qcow2 => Box::new(Qcow2Store::new(file, writable, mode.backing)?),
     };
     if mode.format.is_none() && format != ImageFormat::Raw && !mode.quiet {
-        store::notice(&format!(
+        notice(&format!(
             "the image {} looks like qcow2 and is used as such (format=raw or format=qcow2 says which)",
             path.display()
         ));

@@ -1,7 +1,8 @@
 //! What a disk image is to the drives: a store of bytes behind checks, and reports of failures.
 
+use crate::notice::notice;
 use ring3_devices::block::{BlockBackend, BlockError, SECTOR};
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::PathBuf;
 
 /// Failures of one image that are reported; a broken disk must not fill the terminal.
@@ -30,14 +31,6 @@ pub(super) trait Store: Send {
     fn close(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Tells the user of something, in one line.
-pub(super) fn notice(text: &str) {
-    let mut stderr = io::stderr();
-    // The terminal may be in raw mode. Whoever closed stderr does not want to know.
-    let end = if stderr.is_terminal() { "\r\n" } else { "\n" };
-    let _ = write!(stderr, "ring3: {text}{end}");
 }
 
 /// An image in a drive.
