@@ -7,19 +7,20 @@ use crate::parts::Parts;
 use crate::recipe::{Boot, Drive, Flavour, Package, Recipe, SUITES, Source};
 use crate::recipe::{DriveKind, Proof};
 use crate::step::Step;
-use crate::{GuestError, tiny};
+use crate::{GuestError, program, tiny};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Scripts that init and workloads are made of.
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 7] = [
     ("common.sh", include_str!("../init/common.sh")),
     ("shell.sh", include_str!("../init/shell.sh")),
     ("script.sh", include_str!("../init/script.sh")),
     ("first-light.sh", include_str!("../init/first-light.sh")),
     ("bench.sh", include_str!("../init/bench.sh")),
+    ("ring3.sh", include_str!("../init/ring3.sh")),
     ("nothing.sh", include_str!("../init/nothing.sh")),
 ];
 
@@ -77,6 +78,9 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
         proof: flavour.proof.clone(),
         origin: String::new(),
     };
+    if let Some(memory) = &flavour.memory {
+        image.boot.memory.clone_from(memory);
+    }
     match &recipe.source {
         Source::Debian {
             suites,
@@ -166,12 +170,24 @@ fn initrd(cache: &Cache, busybox: &Path, flavour: &Flavour) -> Result<PathBuf, G
         .concat();
     let workload = flavour.workload.as_ref().map(text).transpose()?;
     let busybox = fs::read(busybox).map_err(GuestError::file("read", busybox))?;
+    let mut programs = Vec::new();
+    for name in &flavour.programs {
+        let path = program::compile(cache, name)?;
+        let content = fs::read(&path).map_err(GuestError::file("read", path))?;
+        programs.push((name.clone(), content));
+    }
     let mut hash = Sha256::new();
+    let own = programs
+        .iter()
+        .flat_map(|(name, content)| [name.as_bytes(), content]);
     for part in [
         &busybox[..],
         init.as_bytes(),
         workload.unwrap_or_default().as_bytes(),
-    ] {
+    ]
+    .into_iter()
+    .chain(own)
+    {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -183,6 +199,7 @@ fn initrd(cache: &Cache, busybox: &Path, flavour: &Flavour) -> Result<PathBuf, G
             busybox: &busybox,
             init: &init,
             workload,
+            programs: &programs,
         };
         let packed = initramfs::build(&contents).map_err(GuestError::file("build", &path))?;
         write_whole(&path, &packed)?;

@@ -13,6 +13,8 @@ pub struct Contents<'a> {
     pub init: &'a str,
     /// A script put at `/workload`, for an init that runs one.
     pub workload: Option<&'a str>,
+    /// Programs put in `/bin`: their names and contents.
+    pub programs: &'a [(String, Vec<u8>)],
 }
 
 /// Builds the gzipped cpio archive. The same contents give the same bytes.
@@ -34,6 +36,9 @@ pub fn build(contents: &Contents<'_>) -> std::io::Result<Vec<u8>> {
     archive.file("bin/busybox", 0o755, contents.busybox);
     archive.symlink("bin/sh", "busybox");
     archive.file("init", 0o755, contents.init.as_bytes());
+    for (name, program) in contents.programs {
+        archive.file(&format!("bin/{name}"), 0o755, program);
+    }
     if let Some(workload) = contents.workload {
         archive.file("workload", 0o755, workload.as_bytes());
     }
@@ -53,6 +58,7 @@ mod tests {
             busybox: b"ELF",
             init: "#!/bin/busybox sh\n",
             workload: Some("true\n"),
+            programs: &[("prog".into(), b"ELF too".to_vec())],
         };
         let packed = build(&contents).unwrap();
         assert_eq!(packed, build(&contents).unwrap(), "not reproducible");
@@ -63,6 +69,7 @@ mod tests {
         for needle in [
             &b"bin/busybox\0"[..],
             b"#!/bin/busybox sh\n",
+            b"bin/prog\0",
             b"workload\0",
             b"dev/console\0",
             b"TRAILER!!!",

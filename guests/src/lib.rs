@@ -7,6 +7,7 @@
 //! - [`debian`]: Debian packages by a private apt root, nothing installed;
 //! - [`initramfs`], [`cpio`]: the initial file system around a static busybox;
 //! - [`tiny`]: our own guests of one CPU feature each, assembled by nasm;
+//! - [`program`]: our own i386 Linux programs, compiled by gcc;
 //! - [`session`]: running a guest and reading what it says on its serial port;
 //! - [`step`], [`drive`]: driving a guest as a person would, under this monitor or its peer;
 //! - [`suite`]: many guests, and the table of their results.
@@ -20,6 +21,7 @@ mod fetch;
 pub mod image;
 pub mod initramfs;
 pub mod parts;
+pub mod program;
 pub mod recipe;
 pub mod session;
 pub mod step;

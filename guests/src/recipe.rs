@@ -231,6 +231,11 @@ pub struct Flavour {
     /// What is done with it.
     #[serde(default)]
     pub steps: Vec<Step>,
+    /// Our own programs that it finds in `/bin` (files of `guests/programs/`).
+    #[serde(default)]
+    pub programs: Vec<String>,
+    /// Memory size instead of the guest's usual one.
+    pub memory: Option<String>,
     /// What proves success.
     pub proof: Proof,
 }
@@ -309,6 +314,8 @@ impl Recipe {
                         workload: None,
                         runs: Runs::Quick,
                         steps: Vec::new(),
+                        programs: Vec::new(),
+                        memory: None,
                         proof: table.proof.clone(),
                     }],
                 }));
@@ -409,6 +416,11 @@ mod tests {
                         "{}: no script {file}",
                         recipe.name
                     );
+                }
+            }
+            for flavour in &recipe.flavours {
+                for program in &flavour.programs {
+                    assert!(crate::program::exists(program), "no program {program}");
                 }
             }
             if let Source::Nasm { file } = &recipe.source {
