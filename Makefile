@@ -24,6 +24,7 @@ test-guests: tools peers build
 	$(RING3) guests run --all --peer qemu
 	$(CARGO) test --release --test boot -- --ignored
 	$(CARGO) test --release --test kill -- --ignored
+	$(CARGO) test --release --test ring3 -- --ignored
 	$(CARGO) test --release --package ring3-monitor --test qcow2 -- --ignored
 
 # Every instruction form and long random programs against the host's own processor. A printed SEED
@@ -48,7 +49,7 @@ lint:
 
 # nasm assembles the tiny guests; e2fsprogs looks into file systems that guests wrote.
 tools:
-	@for t in nasm:nasm /sbin/e2fsck:e2fsprogs; do command -v $${t%:*} >/dev/null || echo $${t#*:}; done | xargs -r sh -c '$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends "$$@"' sh
+	@for t in nasm:nasm gcc:gcc /sbin/e2fsck:e2fsprogs; do command -v $${t%:*} >/dev/null || echo $${t#*:}; done | xargs -r sh -c '$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends "$$@"' sh
 
 peers:
 	@for t in qemu-system-i386:qemu-system-x86 qemu-img:qemu-utils; do command -v $${t%:*} >/dev/null || echo $${t#*:}; done | xargs -r sh -c '$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends "$$@"' sh

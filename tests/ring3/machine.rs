@@ -34,6 +34,9 @@ pub struct Run {
     pub messages: String,
 }
 
+/// Something done to executors while they run.
+pub type Meddle = dyn FnMut(&[i32]) + Send;
+
 /// How a guest is run.
 pub struct Options<'a> {
     /// `NAME/FLAVOUR`.
@@ -45,7 +48,7 @@ pub struct Options<'a> {
     /// What starts `ring3`, if it is not started as it is.
     pub wrapper: Option<Command>,
     /// Called each time round with the ids of the executors that there are.
-    pub meddle: Option<&'a mut (dyn FnMut(&[i32]) + Send)>,
+    pub meddle: Option<&'a mut Meddle>,
 }
 
 impl<'a> Options<'a> {
@@ -123,11 +126,7 @@ pub fn run(options: Options) -> Run {
 }
 
 /// Looks at the executors of the monitor that has `mark` in its command line, until told to stop.
-fn watch(
-    mark: &str,
-    stop: &AtomicBool,
-    mut meddle: Option<&mut (dyn FnMut(&[i32]) + Send)>,
-) -> Seen {
+fn watch(mark: &str, stop: &AtomicBool, mut meddle: Option<&mut Meddle>) -> Seen {
     let mut seen = Seen::default();
     let mut monitor = None;
     while !stop.load(Ordering::Relaxed) {
