@@ -17,6 +17,14 @@ pub fn run() -> Result<ExitCode> {
         };
         text.push_str(&line);
     }
+    text.push_str("\nwanted:\n");
+    for offer in &report.offers {
+        let line = match &offer.found {
+            Ok(value) => format!("  {:<20} yes   {value}\n", offer.name),
+            Err(error) => format!("  {:<20} no    {error}; {}\n", offer.name, offer.otherwise),
+        };
+        text.push_str(&line);
+    }
     text.push_str("\nfacts:\n");
     for (name, value) in &report.facts {
         text.push_str(&format!("  {name:<20} {value}\n"));

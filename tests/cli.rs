@@ -172,6 +172,13 @@ fn host_report_names_every_requirement() {
         "memfd",
         "address space",
         "time stamp counter",
+        "direct execution",
+        "PEXT",
+        "XSAVEOPT",
+        "AVX2",
+        "/dev/kvm",
+        "vm.max_map_count",
+        "huge pages",
     ] {
         assert!(text.contains(word), "{word} in {text}");
     }

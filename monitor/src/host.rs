@@ -1,6 +1,10 @@
 //! What the machine that ring3 runs on must offer, and what else it offers.
 #![allow(unsafe_code)] // a trial reservation and AT_HWCAP2 go through libc
 
+mod offers;
+
+pub use offers::{Offer, offers};
+
 use std::arch::is_x86_feature_detected;
 use std::os::fd::AsRawFd;
 
@@ -44,12 +48,14 @@ pub struct HostReport {
     pub processor: String,
     /// Each requirement and whether it is met.
     pub requirements: Vec<(&'static str, Result<String, HostError>)>,
+    /// What can be done without.
+    pub offers: Vec<Offer>,
     /// Facts that nothing depends on: name and value.
     pub facts: Vec<(&'static str, String)>,
 }
 
 impl HostReport {
-    /// Looks at the host. Takes a few milliseconds.
+    /// Looks at the host. Takes a few milliseconds, and a process that is started and ended.
     #[must_use]
     pub fn collect() -> Self {
         let requirements = vec![
@@ -59,7 +65,6 @@ impl HostReport {
             ("memfd", check_memfd()),
             ("address space", check_window()),
         ];
-        let yes_no = |on: bool| if on { "yes" } else { "no" }.to_owned();
         let clock = crate::clock::VmClock::new();
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let facts = vec![
@@ -67,16 +72,6 @@ impl HostReport {
             (
                 "time stamp counter",
                 format!("{:.1} MHz", clock.tsc_hz() as f64 / 1e6),
-            ),
-            ("AVX2", yes_no(is_x86_feature_detected!("avx2"))),
-            ("AVX-512F", yes_no(is_x86_feature_detected!("avx512f"))),
-            (
-                "/dev/kvm",
-                yes_no(std::path::Path::new("/dev/kvm").exists()),
-            ),
-            (
-                "vm.max_map_count",
-                read_sysctl("/proc/sys/vm/max_map_count"),
             ),
             (
                 "vm.mmap_min_addr",
@@ -86,6 +81,7 @@ impl HostReport {
         Self {
             processor: processor_name(),
             requirements,
+            offers: offers(),
             facts,
         }
     }

@@ -45,8 +45,8 @@ pub struct Options<'a> {
     pub append: &'a str,
     /// The value of `--ring3`.
     pub policy: &'a str,
-    /// What starts `ring3`, if it is not started as it is.
-    pub wrapper: Option<Command>,
+    /// Done to the command before it is started.
+    pub prepare: Option<fn(&mut Command)>,
     /// Called each time round with the ids of the executors that there are.
     pub meddle: Option<&'a mut Meddle>,
 }
@@ -58,7 +58,7 @@ impl<'a> Options<'a> {
             guest,
             append: "",
             policy,
-            wrapper: None,
+            prepare: None,
             meddle: None,
         }
     }
@@ -78,17 +78,13 @@ pub fn run(options: Options) -> Run {
     let serial = directory.path().join("serial");
     let errors = directory.path().join("stderr");
     let ring3 = Path::new(env!("CARGO_BIN_EXE_ring3"));
-    let mut plain = session::ring3_command(ring3, &image, &serial);
-    plain
+    let mut command = session::ring3_command(ring3, &image, &serial);
+    command
         .arg(format!("--ring3={}", options.policy))
         .arg("--stats=json");
-    let mut command = match options.wrapper {
-        None => plain,
-        Some(mut wrapper) => {
-            wrapper.arg(ring3).args(plain.get_args());
-            wrapper
-        }
-    };
+    if let Some(prepare) = options.prepare {
+        prepare(&mut command);
+    }
     command.stderr(fs::File::create(&errors).unwrap());
     let limit = Duration::from_secs(image.proof.timeout_seconds);
     let stop = AtomicBool::new(false);
@@ -132,7 +128,6 @@ fn watch(mark: &str, stop: &AtomicBool, mut meddle: Option<&mut Meddle>) -> Seen
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(10));
         monitor = monitor.or_else(|| {
-            // The wrapper, if there is one, becomes the monitor by exec.
             children(std::process::id().cast_signed())
                 .into_iter()
                 .find(|id| command_line(*id).contains(mark))

@@ -4,3 +4,4 @@
 mod expected;
 mod machine;
 mod programs;
+mod refusal;

@@ -35,9 +35,11 @@ fn hostile(guest: &str, policy: &str, long: bool) {
     let wrong = differences(lines, &PROGRAMS, conditions);
     assert!(
         wrong.is_empty(),
-        "{guest} --ring3={policy}:\n{}",
-        wrong.join("\n")
+        "{guest} --ring3={policy}:\n{}\n{}",
+        wrong.join("\n"),
+        done.messages
     );
+    assert!(done.stats["translator"]["units"].as_u64() > Some(0));
     // The guest's kernel and shell are well.
     let busybox = crate::machine::image(guest).busybox.expect("a busybox");
     assert_eq!(
