@@ -1,7 +1,6 @@
 //! Hosts that refuse what direct execution needs: ring 3 stays translated, one line says why.
 #![allow(unsafe_code)] // a seccomp filter is installed between fork and exec
 
-use crate::machine::{Options, run};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
