@@ -116,7 +116,7 @@ pub struct MachineOptions {
 #[command(group(ArgGroup::new("source").required(true).multiple(true)
     .args(["kernel", "disk", "cdrom", "floppy", "bios", "control"])))]
 pub struct RunOptions {
-    /// Boot this Linux kernel, a bzImage, without firmware.
+    /// Boot this Linux kernel, a bzImage; without firmware unless --firmware asks for it.
     #[arg(long, value_name = "BZIMAGE")]
     pub kernel: Option<PathBuf>,
     /// The initial RAM disk.
@@ -130,6 +130,10 @@ pub struct RunOptions {
         allow_hyphen_values = true
     )]
     pub append: String,
+    /// What starts the machine: seabios, or none (a kernel by its 32-bit entry). By default none
+    /// with --kernel, seabios without.
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub firmware: Option<FirmwareKind>,
     /// A drive with an image: FILE[,format=raw|qcow2][,if=ide|floppy|cdrom][,ro].
     #[arg(long, value_name = "IMAGE", value_parser = parse_drive)]
     pub disk: Vec<DriveSpec>,
@@ -146,10 +150,10 @@ pub struct RunOptions {
     #[arg(long)]
     pub snapshot: bool,
     /// Firmware instead of SeaBIOS from Debian's package.
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    #[arg(long, value_name = "FILE")]
     pub bios: Option<PathBuf>,
     /// The display adapter's BIOS instead of the one from Debian's package.
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    #[arg(long, value_name = "FILE")]
     pub vgabios: Option<PathBuf>,
     /// Write firmware's messages to a file.
     #[arg(long, value_name = "FILE")]
@@ -173,6 +177,15 @@ fn parse_control(text: &str) -> Result<PathBuf, String> {
         Some(path) if !path.is_empty() => Ok(path.into()),
         _ => Err(format!("'{text}' is no control socket: use unix:PATH")),
     }
+}
+
+/// What starts the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FirmwareKind {
+    /// Nothing: the monitor does what firmware would.
+    None,
+    /// SeaBIOS, or what --bios names.
+    Seabios,
 }
 
 /// What firmware tries first.

@@ -1,6 +1,6 @@
 //! `ring3 run`: from options to a running machine.
 
-use crate::cli::{Boot, Cli, Command, MachineOptions, RunOptions};
+use crate::cli::{Boot, Cli, Command, FirmwareKind, MachineOptions, RunOptions};
 use crate::exit;
 use crate::signals::BlockedSignals;
 use crate::terminal::RawTerminal;
@@ -10,7 +10,9 @@ use ring3_guests::cache::Cache;
 use ring3_guests::session::ring3_machine;
 use ring3_guests::{Image, Refresh, package_file};
 use ring3_monitor::board::StopHandle;
-use ring3_monitor::config::{BootSource, DriveSpec, Interface, MachineConfig, SerialSpec};
+use ring3_monitor::config::{
+    BootSource, DriveSpec, Interface, LinuxFiles, MachineConfig, SerialSpec,
+};
 use ring3_monitor::host;
 use ring3_monitor::machine::Machine;
 use std::io::{IsTerminal, stderr};
@@ -20,19 +22,7 @@ use std::sync::Arc;
 
 /// Runs what the options name.
 pub fn run(options: &RunOptions) -> Result<ExitCode> {
-    let boot = match &options.kernel {
-        Some(kernel) => BootSource::Linux {
-            kernel: kernel.clone(),
-            initrd: options.initrd.clone(),
-            cmdline: options.append.clone(),
-        },
-        None => BootSource::Firmware {
-            bios: firmware(options.bios.as_ref(), "bios-256k.bin")?,
-            vgabios: firmware(options.vgabios.as_ref(), "vgabios-stdvga.bin")?,
-            first: options.boot.and_then(Boot::device),
-            menu: options.boot == Some(Boot::Menu),
-        },
-    };
+    let boot = boot_source(options)?;
     let mut config = configuration(boot, options.memory, options.debug_exit, &options.machine)?;
     let medium = |path: &PathBuf, interface| DriveSpec::new(path.clone(), interface);
     config.drives = options.disk.clone();
@@ -44,6 +34,32 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
     config.debug_log = options.debug_log.clone();
     config.control = options.control.clone();
     start(config)
+}
+
+/// What starts the guest.
+fn boot_source(options: &RunOptions) -> Result<BootSource> {
+    let kernel = options.kernel.as_ref().map(|kernel| LinuxFiles {
+        kernel: kernel.clone(),
+        initrd: options.initrd.clone(),
+        cmdline: options.append.clone(),
+    });
+    let own_rom = options.bios.is_some() || options.vgabios.is_some();
+    match (options.firmware, kernel) {
+        (None | Some(FirmwareKind::None), Some(_)) if own_rom => {
+            bail!("--bios and --vgabios need firmware: add --firmware seabios")
+        }
+        (None | Some(FirmwareKind::None), Some(files)) => Ok(BootSource::Linux(files)),
+        (Some(FirmwareKind::None), None) => {
+            bail!("--firmware none starts a kernel only: name one with --kernel")
+        }
+        (None | Some(FirmwareKind::Seabios), kernel) => Ok(BootSource::Firmware {
+            bios: firmware(options.bios.as_ref(), "bios-256k.bin")?,
+            vgabios: firmware(options.vgabios.as_ref(), "vgabios-stdvga.bin")?,
+            first: options.boot.and_then(Boot::device),
+            menu: options.boot == Some(Boot::Menu),
+            kernel,
+        }),
+    }
 }
 
 /// Boots a guest that has a recipe.

@@ -30,6 +30,28 @@ pub mod key {
     pub const KERNEL_ADDRESS: u16 = 0x07;
     /// Kernel size, 32 bits.
     pub const KERNEL_SIZE: u16 = 0x08;
+    /// Initial RAM disk's address, 32 bits.
+    pub const INITRD_ADDRESS: u16 = 0x0a;
+    /// Its size, 32 bits.
+    pub const INITRD_SIZE: u16 = 0x0b;
+    /// Kernel.
+    pub const KERNEL_DATA: u16 = 0x11;
+    /// Initial RAM disk.
+    pub const INITRD_DATA: u16 = 0x12;
+    /// The command line's address, 32 bits.
+    pub const CMDLINE_ADDRESS: u16 = 0x13;
+    /// Its size, 32 bits.
+    pub const CMDLINE_SIZE: u16 = 0x14;
+    /// Command line.
+    pub const CMDLINE_DATA: u16 = 0x15;
+    /// Address of the kernel's real-mode part, 32 bits.
+    pub const SETUP_ADDRESS: u16 = 0x16;
+    /// Its size, 32 bits.
+    pub const SETUP_SIZE: u16 = 0x17;
+    /// The real-mode part.
+    pub const SETUP_DATA: u16 = 0x18;
+    /// The system timer is wired to I/O APIC input 2, 8 bits.
+    pub const IRQ0_OVERRIDE: u16 = 0x8002;
     /// Boot menu, 16 bits.
     pub const BOOT_MENU: u16 = 0x0e;
     /// Most processors there can be, 16 bits.

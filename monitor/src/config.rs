@@ -1,6 +1,7 @@
 //! What a machine is built from, as front ends give it.
 
 use crate::board::StopHandle;
+use crate::linux::{BootError, BootImages};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,18 +41,31 @@ pub struct MachineConfig {
     pub stop: Arc<StopHandle>,
 }
 
+/// A Linux kernel and what it gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinuxFiles {
+    /// The bzImage.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+impl LinuxFiles {
+    /// Reads the files. `rsdp`: physical address of the ACPI RSDP, 0 to let the kernel search.
+    /// # Errors
+    /// [`BootError`] for a file that is missing, unreadable or empty.
+    pub fn read(&self, rsdp: u64) -> Result<BootImages, BootError> {
+        BootImages::read(&self.kernel, self.initrd.as_deref(), &self.cmdline, rsdp)
+    }
+}
+
 /// What starts the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BootSource {
-    /// A Linux kernel by the 32-bit boot protocol.
-    Linux {
-        /// The bzImage.
-        kernel: PathBuf,
-        /// The initial RAM disk.
-        initrd: Option<PathBuf>,
-        /// The kernel's command line.
-        cmdline: String,
-    },
+    /// A Linux kernel by the 32-bit boot protocol, without firmware.
+    Linux(LinuxFiles),
     /// Firmware, from the reset vector on.
     Firmware {
         /// The BIOS image: 64 KiB to 1 MiB, a multiple of 64 KiB.
@@ -62,6 +76,8 @@ pub enum BootSource {
         first: Option<BootDevice>,
         /// Offer the boot menu.
         menu: bool,
+        /// A Linux kernel that firmware starts before any drive.
+        kernel: Option<LinuxFiles>,
     },
 }
 

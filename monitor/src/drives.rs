@@ -1,6 +1,7 @@
 //! Which image goes into which drive.
 
 use crate::board::Board;
+use crate::firmware::BootDevice;
 use crate::image::{self, DriveSpec, ImageError, Interface};
 
 /// Why drives could not be attached.
@@ -32,10 +33,17 @@ pub const FIRST_CD_ROM: (usize, usize) = CD_ROM[0];
 
 /// Opens the images and attaches the drives: hard disks from the primary master on, CD-ROM drives
 /// from the secondary master on. There is always a CD-ROM drive if a
-/// place is left, so that a disc can be inserted later.
+/// place is left, so that a disc can be inserted later. Returns the drives by their paths in
+/// firmware's device tree.
 /// # Errors
 /// [`DriveError`] with one sentence that names the image.
-pub fn attach(board: &mut Board, drives: &[DriveSpec], snapshot: bool) -> Result<(), DriveError> {
+pub fn attach(
+    board: &mut Board,
+    drives: &[DriveSpec],
+    snapshot: bool,
+) -> Result<Vec<(BootDevice, String)>, DriveError> {
+    let ide = |channel, unit| format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}");
+    let mut paths = Vec::new();
     let mut taken = [false; IDE.len()];
     let mut floppies = 0;
     let claim = |taken: &mut [bool; 4], order: &[(usize, usize); 4]| {
@@ -52,6 +60,7 @@ pub fn attach(board: &mut Board, drives: &[DriveSpec], snapshot: bool) -> Result
     for drive in cd_roms.clone() {
         let (channel, unit) = claim(&mut taken, &CD_ROM)?;
         board.attach_cd_rom(channel, unit, open(drive, snapshot)?);
+        paths.push((BootDevice::CdRom, ide(channel, unit)));
     }
     for drive in drives {
         match drive.interface {
@@ -60,6 +69,7 @@ pub fn attach(board: &mut Board, drives: &[DriveSpec], snapshot: bool) -> Result
                 let image = open(drive, snapshot)?.ok_or(DriveError::EmptyDisk)?;
                 let (channel, unit) = claim(&mut taken, &IDE)?;
                 board.attach_disk(channel, unit, image);
+                paths.push((BootDevice::Disk, ide(channel, unit)));
             }
             Interface::Floppy if floppies == 2 => {
                 return Err(DriveError::TooMany {
@@ -69,14 +79,17 @@ pub fn attach(board: &mut Board, drives: &[DriveSpec], snapshot: bool) -> Result
             }
             Interface::Floppy => {
                 board.attach_floppy(floppies, open(drive, snapshot)?);
+                let path = format!("/pci@i0cf8/isa@1/fdc@03f0/floppy@{floppies}");
+                paths.push((BootDevice::Floppy, path));
                 floppies += 1;
             }
         }
     }
     if cd_roms.count() == 0 && !taken[2] {
         board.attach_cd_rom(FIRST_CD_ROM.0, FIRST_CD_ROM.1, None);
+        paths.push((BootDevice::CdRom, ide(FIRST_CD_ROM.0, FIRST_CD_ROM.1)));
     }
-    Ok(())
+    Ok(paths)
 }
 
 fn open(drive: &DriveSpec, snapshot: bool) -> Result<Option<crate::board::Medium>, DriveError> {

@@ -9,8 +9,8 @@ use crate::config::{BootSource, Interface, MachineConfig, Outcome, SerialSpec, S
 use crate::control::{ControlError, ControlServer, Order, Orders, Remote};
 use crate::cpu::cpuid::CpuModel;
 use crate::drives::{self, DriveError};
-use crate::firmware::{self, Firmware, FirmwareError};
-use crate::linux::{self, BootError, BootImages};
+use crate::firmware::{self, Firmware, FirmwareError, Wishes};
+use crate::linux::{self, BootError, BootImages, RealModeKernel};
 use crate::memory::GuestRam;
 use crate::stats::Report;
 use crate::vcpu::{Vcpu, VcpuExit};
@@ -111,17 +111,12 @@ impl Machine {
             board_config.cmos = firmware::cmos(*first, [floppies > 0, floppies > 1]);
         }
         let mut board = Board::new(board_config, Arc::clone(&clock));
-        drives::attach(&mut board, &config.drives, config.snapshot)?;
+        let drives = drives::attach(&mut board, &config.drives, config.snapshot)?;
         let mut rom = None;
         let start = match &config.boot {
-            BootSource::Linux {
-                kernel,
-                initrd,
-                cmdline,
-            } => {
+            BootSource::Linux(files) => {
                 let acpi = acpi::build(&board.acpi_hardware());
-                let images =
-                    BootImages::read(kernel, initrd.as_deref(), cmdline, u64::from(acpi.rsdp))?;
+                let images = files.read(u64::from(acpi.rsdp))?;
                 images.check(config.memory)?;
                 Start::Linux { images, acpi }
             }
@@ -129,14 +124,22 @@ impl Machine {
                 bios,
                 vgabios,
                 menu,
-                ..
+                first,
+                kernel,
             } => {
                 let firmware = Firmware::read(bios, vgabios)?;
-                board.set_fw_cfg(firmware.configuration(
-                    config.memory,
-                    &board.acpi_hardware(),
-                    *menu,
-                )?);
+                let kernel = kernel
+                    .as_ref()
+                    .map(|files| RealModeKernel::new(&files.read(0)?, config.memory))
+                    .transpose()?;
+                let wishes = Wishes {
+                    memory: config.memory,
+                    first: *first,
+                    menu: *menu,
+                    drives,
+                    kernel,
+                };
+                board.set_fw_cfg(firmware.configuration(&board.acpi_hardware(), &wishes)?);
                 rom = Some(firmware.bios);
                 Start::Firmware
             }

@@ -3,11 +3,12 @@
 //! Made for SeaBIOS (`src/fw/paravirt.c`, `src/romfile.c` and `docs/Runtime_config.md` of its
 //! source name the files and items).
 
+mod linux_rom;
 mod loader;
 pub mod shadow;
 
 use crate::acpi::AcpiHardware;
-use crate::linux::{E820Kind, memory_map};
+use crate::linux::{E820Kind, RealModeKernel, memory_map};
 use ring3_devices::fw_cfg::{FileError, FwCfg, key};
 use std::path::{Path, PathBuf};
 
@@ -50,9 +51,27 @@ pub enum FirmwareError {
         /// The file.
         path: PathBuf,
     },
+    /// The option ROM that starts a kernel: a defect of ring3.
+    #[error("internal error of ring3, please report it: option ROM: {0}")]
+    Rom(String),
     /// The configuration device has no room.
     #[error("firmware configuration")]
     Configuration(#[from] FileError),
+}
+
+/// What a machine wants of its firmware.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// What is tried first.
+    pub first: Option<BootDevice>,
+    /// Offer the boot menu.
+    pub menu: bool,
+    /// The drives, by their paths in firmware's device tree.
+    pub drives: Vec<(BootDevice, String)>,
+    /// A kernel to start before any drive.
+    pub kernel: Option<RealModeKernel>,
 }
 
 /// The images.
@@ -93,29 +112,51 @@ impl Firmware {
         Ok(Self { bios, vga })
     }
 
-    /// What the board tells this firmware. `memory` in bytes.
+    /// What the board tells this firmware.
     /// # Errors
     /// [`FirmwareError::Configuration`].
     pub fn configuration(
         &self,
-        memory: u64,
         hw: &AcpiHardware,
-        menu: bool,
+        wishes: &Wishes,
     ) -> Result<FwCfg, FirmwareError> {
         let mut fw_cfg = FwCfg::new();
-        fw_cfg.set_item(key::RAM_SIZE, memory.to_le_bytes().to_vec());
+        fw_cfg.set_item(key::RAM_SIZE, wishes.memory.to_le_bytes().to_vec());
         fw_cfg.set_item(key::CPU_COUNT, 1u16.to_le_bytes().to_vec());
         fw_cfg.set_item(key::MAX_CPUS, 1u16.to_le_bytes().to_vec());
-        fw_cfg.set_item(key::BOOT_MENU, u16::from(menu).to_le_bytes().to_vec());
-        fw_cfg.set_file("etc/e820", e820(memory))?;
+        fw_cfg.set_item(key::BOOT_MENU, u16::from(wishes.menu).to_le_bytes().to_vec());
+        fw_cfg.set_item(key::IRQ0_OVERRIDE, vec![1]);
+        fw_cfg.set_file("etc/e820", e820(wishes.memory))?;
         fw_cfg.set_file(VGA_ROM, self.vga.clone())?;
         // A second is enough to press a key, and nobody waits long without a menu.
         fw_cfg.set_file("etc/boot-menu-wait", 2500u64.to_le_bytes().to_vec())?;
         for (name, contents) in loader::files(hw) {
             fw_cfg.set_file(name, contents)?;
         }
+        if let Some(kernel) = &wishes.kernel {
+            linux_rom::add(&mut fw_cfg, kernel)?;
+        }
+        fw_cfg.set_file("bootorder", boot_order(wishes).into_bytes())?;
+        // Without anything to boot, firmware stays at its message; it does not start over.
+        fw_cfg.set_file("etc/boot-fail-wait", u32::MAX.to_le_bytes().to_vec())?;
         Ok(fw_cfg)
     }
+}
+
+/// The file `bootorder`: a path per line. A kernel comes first, then the drives of the wished
+/// kind, then disks, CD-ROM drives and floppy drives.
+fn boot_order(wishes: &Wishes) -> String {
+    let rank = |kind: BootDevice| match kind {
+        _ if wishes.first == Some(kind) => 0,
+        BootDevice::Disk => 1,
+        BootDevice::CdRom => 2,
+        BootDevice::Floppy => 3,
+    };
+    let mut drives: Vec<_> = wishes.drives.iter().collect();
+    drives.sort_by_key(|(kind, _)| rank(*kind));
+    let kernel = wishes.kernel.iter().map(|_| linux_rom::BOOT_PATH);
+    let drives = drives.into_iter().map(|(_, path)| path.as_str());
+    kernel.chain(drives).collect::<Vec<_>>().join("\n")
 }
 
 /// The RAM that firmware may use, as (base, size, kind) records; it adds its own reservations.
@@ -190,6 +231,33 @@ mod tests {
             (0x21, 0x40)
         );
         assert_eq!(of(None, 0x14), 0x07);
+    }
+
+    #[test]
+    fn boot_order_by_path() {
+        let drives = [
+            (BootDevice::CdRom, "cd"),
+            (BootDevice::Floppy, "a"),
+            (BootDevice::Disk, "c"),
+            (BootDevice::Floppy, "b"),
+        ];
+        let mut wishes = Wishes {
+            drives: drives.map(|(kind, path)| (kind, path.into())).into(),
+            ..Wishes::default()
+        };
+        assert_eq!(boot_order(&wishes), "c\ncd\na\nb");
+        wishes.first = Some(BootDevice::Floppy);
+        assert_eq!(boot_order(&wishes), "a\nb\nc\ncd");
+        wishes.kernel = Some(RealModeKernel {
+            setup: vec![],
+            kernel: vec![],
+            cmdline: vec![],
+            initrd: None,
+        });
+        assert_eq!(
+            boot_order(&wishes),
+            "/rom@genroms/linuxboot.bin\na\nb\nc\ncd"
+        );
     }
 
     #[test]

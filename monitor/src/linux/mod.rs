@@ -3,7 +3,8 @@
 //!
 //! [`boot`] puts kernel, command line, initial RAM disk, zero page and a flat GDT into guest
 //! memory; [`apply`] puts the processor into the state that the protocol asks for. Old zImage
-//! kernels, the 16-bit entry and the EFI hand-over are left out.
+//! kernels and the EFI hand-over are left out; [`RealModeKernel`] is for the 16-bit entry, which
+//! firmware's boot loader uses.
 
 mod boot_params;
 mod e820;
@@ -11,12 +12,14 @@ mod entry;
 mod error;
 mod header;
 mod place;
+mod real_mode;
 
 pub use e820::{E820Entry, E820Kind, memory_map};
 pub use entry::{LinuxEntry, apply};
 pub use error::BootError;
 pub use header::SetupHeader;
 pub use place::{BootImages, boot, load_file};
+pub use real_mode::{CMDLINE_AT, KERNEL_AT, RealModeKernel, SETUP_AT};
 
 /// Guest physical memory as a loader needs it.
 pub trait GuestMemory {

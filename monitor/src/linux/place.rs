@@ -153,7 +153,7 @@ pub fn boot(memory: &dyn GuestMemory, images: &BootImages) -> Result<LinuxEntry,
     })
 }
 
-fn check_cmdline(cmdline: &str, header: &SetupHeader, path: &Path) -> Result<(), BootError> {
+pub(super) fn check_cmdline(cmdline: &str, header: &SetupHeader, path: &Path) -> Result<(), BootError> {
     if cmdline.bytes().any(|b| b == 0) {
         return Err(BootError::CommandLineNul);
     }
@@ -173,7 +173,7 @@ fn check_cmdline(cmdline: &str, header: &SetupHeader, path: &Path) -> Result<(),
 
 /// The kernel's load address and the end of the memory that it needs to start. A kernel that is
 /// loaded below its preferred address moves itself there, so the need is the same.
-fn place_kernel(
+pub(super) fn place_kernel(
     header: &SetupHeader,
     payload: u64,
     memory: u64,
@@ -199,7 +199,7 @@ fn place_kernel(
 }
 
 /// Address and size of the initial RAM disk: as high as RAM and the kernel's limit allow.
-fn place_initrd(
+pub(super) fn place_initrd(
     header: &SetupHeader,
     size: u64,
     kernel_end: u64,

@@ -78,6 +78,7 @@ fn ring3(engine: EngineKind, directory: &Path) -> Result<()> {
             vgabios,
             first: None,
             menu: false,
+            kernel: None,
         },
         drives: Vec::new(),
         snapshot: false,
