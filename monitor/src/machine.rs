@@ -9,7 +9,8 @@ use crate::config::{BootSource, Interface, MachineConfig, Outcome, SerialSpec, S
 use crate::control::{ControlError, ControlServer, Order, Orders, Remote};
 use crate::cpu::cpuid::CpuModel;
 use crate::drives::{self, DriveError};
-use crate::firmware::{self, Firmware, FirmwareError, Wishes};
+use crate::firmware::smbios::Smbios;
+use crate::firmware::{self, Firmware, FirmwareError, Wishes, mp_table};
 use crate::linux::{self, BootError, BootImages, RealModeKernel};
 use crate::memory::GuestRam;
 use crate::stats::Report;
@@ -62,12 +63,18 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
     move |source| MachineError::Host { what, source }
 }
 
+/// Where the SMBIOS and MP tables of a machine without firmware lie: where guests search.
+const SMBIOS_AT: u32 = 0xf_0000;
+const MP_AT: u32 = 0xf_2000;
+
 /// What is put into memory at power-on.
 enum Start {
     /// A kernel and the tables that firmware would have made.
     Linux {
         images: BootImages,
         acpi: acpi::AcpiImage,
+        /// SMBIOS and MP tables, by physical address.
+        tables: [(u32, Vec<u8>); 2],
     },
     /// Firmware's ROM is in its place.
     Firmware,
@@ -112,13 +119,22 @@ impl Machine {
         }
         let mut board = Board::new(board_config, Arc::clone(&clock));
         let drives = drives::attach(&mut board, &config.drives, config.snapshot)?;
+        let mut model = CpuModel::host_default().with_apic(true);
+        model.tsc_hz = clock.tsc_hz();
+        let mhz = u16::try_from(model.tsc_hz / 1_000_000).unwrap_or(u16::MAX);
+        let smbios = Smbios::new(config.memory, mhz, model.identity());
         let mut rom = None;
         let start = match &config.boot {
             BootSource::Linux(files) => {
                 let acpi = acpi::build(&board.acpi_hardware());
                 let images = files.read(u64::from(acpi.rsdp))?;
                 images.check(config.memory)?;
-                Start::Linux { images, acpi }
+                let mp = mp_table::build(&board.acpi_hardware(), model.identity(), MP_AT);
+                Start::Linux {
+                    images,
+                    acpi,
+                    tables: [(SMBIOS_AT, smbios.placed(SMBIOS_AT)), (MP_AT, mp)],
+                }
             }
             BootSource::Firmware {
                 bios,
@@ -138,6 +154,7 @@ impl Machine {
                     menu: *menu,
                     drives,
                     kernel,
+                    smbios: Some(smbios),
                 };
                 board.set_fw_cfg(firmware.configuration(&board.acpi_hardware(), &wishes)?);
                 rom = Some(firmware.bios);
@@ -163,8 +180,6 @@ impl Machine {
         }
         board.connect_memory(Arc::clone(&ram));
         let board = Arc::new(Mutex::new(board));
-        let mut model = CpuModel::host_default().with_apic(true);
-        model.tsc_hz = clock.tsc_hz();
         let vcpu = Vcpu::new(
             Arc::clone(&ram),
             Arc::clone(&board),
@@ -199,7 +214,14 @@ impl Machine {
     /// Puts the guest's images into memory and the processor into its entry state.
     fn load(&mut self) -> Result<(), MachineError> {
         match &self.start {
-            Start::Linux { images, acpi } => {
+            Start::Linux {
+                images,
+                acpi,
+                tables,
+            } => {
+                for (at, table) in tables {
+                    self.ram.write_unwatched((*at).into(), table);
+                }
                 acpi.write_to(&*self.ram)
                     .map_err(|e| MachineError::Internal(e.to_string()))?;
                 let entry = linux::boot(&*self.ram, images)?;

@@ -217,6 +217,13 @@ impl CpuModel {
         self
     }
 
+    /// CPUID.1 EAX and EDX: family, model and stepping, and the features of a processor with its
+    /// local APIC on. For tables in which firmware describes the processor.
+    #[must_use]
+    pub fn identity(&self) -> [u32; 2] {
+        [self.signature, self.leaf1_edx]
+    }
+
     /// The vendor.
     #[must_use]
     pub fn vendor(&self) -> Vendor {

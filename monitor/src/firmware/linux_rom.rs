@@ -97,8 +97,7 @@ fn rom(transfers: &[(u16, u32, u32)]) -> Result<Vec<u8>, IcedError> {
 /// The bootstrap entry: real mode, called by firmware with `cs` at the ROM.
 fn code(transfers: u32, at: u64) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(16)?;
-    let (mut next, mut wait, mut failed) =
-        (a.create_label(), a.create_label(), a.create_label());
+    let (mut next, mut wait, mut failed) = (a.create_label(), a.create_label(), a.create_label());
     a.cli()?;
     a.cld()?;
     // A stack of our own, and room for one transfer in it.
@@ -155,7 +154,11 @@ mod tests {
 
     #[test]
     fn headers_sum_to_zero_and_lead_to_the_code() {
-        let rom = rom(&[(key::SETUP_DATA, 1024, SETUP_AT), (key::KERNEL_DATA, 5, KERNEL_AT)]).unwrap();
+        let rom = rom(&[
+            (key::SETUP_DATA, 1024, SETUP_AT),
+            (key::KERNEL_DATA, 5, KERNEL_AT),
+        ])
+        .unwrap();
         let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |s, b| s.wrapping_add(*b));
         assert_eq!((rom.len() % 512, rom.len() / 512), (0, rom[2].into()));
         assert_eq!((sum(&rom), sum(&rom[PNP_AT..PNP_AT + 0x20])), (0, 0));

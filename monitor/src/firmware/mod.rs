@@ -5,8 +5,11 @@
 
 mod linux_rom;
 mod loader;
+pub mod mp_table;
 pub mod shadow;
+pub mod smbios;
 
+use self::smbios::Smbios;
 use crate::acpi::AcpiHardware;
 use crate::linux::{E820Kind, RealModeKernel, memory_map};
 use ring3_devices::fw_cfg::{FileError, FwCfg, key};
@@ -72,6 +75,8 @@ pub struct Wishes {
     pub drives: Vec<(BootDevice, String)>,
     /// A kernel to start before any drive.
     pub kernel: Option<RealModeKernel>,
+    /// What the machine says it is.
+    pub smbios: Option<Smbios>,
 }
 
 /// The images.
@@ -124,7 +129,10 @@ impl Firmware {
         fw_cfg.set_item(key::RAM_SIZE, wishes.memory.to_le_bytes().to_vec());
         fw_cfg.set_item(key::CPU_COUNT, 1u16.to_le_bytes().to_vec());
         fw_cfg.set_item(key::MAX_CPUS, 1u16.to_le_bytes().to_vec());
-        fw_cfg.set_item(key::BOOT_MENU, u16::from(wishes.menu).to_le_bytes().to_vec());
+        fw_cfg.set_item(
+            key::BOOT_MENU,
+            u16::from(wishes.menu).to_le_bytes().to_vec(),
+        );
         fw_cfg.set_item(key::IRQ0_OVERRIDE, vec![1]);
         fw_cfg.set_file("etc/e820", e820(wishes.memory))?;
         fw_cfg.set_file(VGA_ROM, self.vga.clone())?;
@@ -132,6 +140,10 @@ impl Firmware {
         fw_cfg.set_file("etc/boot-menu-wait", 2500u64.to_le_bytes().to_vec())?;
         for (name, contents) in loader::files(hw) {
             fw_cfg.set_file(name, contents)?;
+        }
+        if let Some(tables) = &wishes.smbios {
+            fw_cfg.set_file(smbios::ANCHOR_FILE, tables.anchor(0))?;
+            fw_cfg.set_file(smbios::TABLES_FILE, tables.tables.clone())?;
         }
         if let Some(kernel) = &wishes.kernel {
             linux_rom::add(&mut fw_cfg, kernel)?;

@@ -153,7 +153,11 @@ pub fn boot(memory: &dyn GuestMemory, images: &BootImages) -> Result<LinuxEntry,
     })
 }
 
-pub(super) fn check_cmdline(cmdline: &str, header: &SetupHeader, path: &Path) -> Result<(), BootError> {
+pub(super) fn check_cmdline(
+    cmdline: &str,
+    header: &SetupHeader,
+    path: &Path,
+) -> Result<(), BootError> {
     if cmdline.bytes().any(|b| b == 0) {
         return Err(BootError::CommandLineNul);
     }
