@@ -1,7 +1,7 @@
 //! Bootable images through real firmware, seen and driven by the control socket.
 
 use ring3_guests::cache::Cache;
-use ring3_guests::{Refresh, package_file};
+use ring3_guests::{Refresh, package_file, session};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,9 +17,14 @@ impl Machine {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("ctl");
         let child = Command::new(env!("CARGO_BIN_EXE_ring3"))
-            .args(["run", "--serial", "none", "--snapshot", "--control"])
+            .args(["run", "--snapshot", "--control"])
             .arg(format!("unix:{}", socket.display()))
             .args(options)
+            .args(if options.contains(&"--serial") {
+                &[][..]
+            } else {
+                &["--serial", "none"]
+            })
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -138,6 +143,87 @@ fn a_boot_sector_reads_keys_and_powers_off() {
     // The machine may be gone before it can answer.
     let _ = machine.try_ctl(&["type", "q"]);
     assert_eq!(machine.exit_code(), Some(0));
+}
+
+/// A diskette assembled from a source in `tests/sectors`.
+fn assembled(directory: &Path, name: &str) -> String {
+    let source = format!("{}/tests/sectors/{name}.asm", env!("CARGO_MANIFEST_DIR"));
+    let image = directory.join(name);
+    let status = Command::new("nasm")
+        .args(["-f", "bin", "-Wall", "-Werror", "-o"])
+        .args([image.as_path(), Path::new(&source)])
+        .status()
+        .expect("nasm, of Debian's package nasm");
+    assert!(status.success());
+    image.display().to_string()
+}
+
+#[test]
+fn the_bios_turns_the_machine_off_by_apm() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = assembled(directory.path(), "apm");
+    let mut machine = Machine::start(&["--floppy", &image, "--boot", "a", "--memory", "16M"]);
+    let start = Instant::now();
+    let mut code = machine.exit_code();
+    while code.is_none() && start.elapsed() < Duration::from_secs(60) {
+        code = machine.exit_code();
+    }
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn the_largest_vbe_mode_shows_what_is_drawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = assembled(directory.path(), "vbe");
+    let serial = directory.path().join("serial");
+    let to = format!("file:{}", serial.display());
+    let machine = Machine::start(&[
+        "--floppy", &image, "--boot", "a", "--memory", "16M", "--serial", &to,
+    ]);
+    let start = Instant::now();
+    let said = || std::fs::read_to_string(&serial).unwrap_or_default();
+    while !said().ends_with('\n') {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(said(), "2560x1600\n");
+    let shot = machine.path("vbe.png");
+    machine.ctl(&["screenshot", shot.to_str().unwrap()]);
+    let file = std::io::BufReader::new(std::fs::File::open(&shot).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.width, info.height), (2560, 1600));
+    let pixel = |x: usize, y: usize| &pixels[(y * 2560 + x) * 3..][..3];
+    for y in [0, 800, 1599] {
+        assert_eq!(
+            (pixel(0, y), pixel(1279, y)),
+            (&[255, 0, 0][..], &[255, 0, 0][..])
+        );
+        assert_eq!(
+            (pixel(1280, y), pixel(2558, y)),
+            (&[0, 0, 255][..], &[0, 0, 255][..])
+        );
+    }
+    assert_eq!(pixel(2559, 1599), [0, 255, 0]);
+}
+
+/// A kernel and its initial RAM disk by firmware's boot loader and our option ROM.
+#[test]
+fn a_kernel_boots_under_firmware() {
+    let root = Cache::default_root().unwrap();
+    let image = ring3_guests::prepare(&root, "debian-686/boot", Refresh::IfMissing);
+    let image = image.unwrap_or_else(|e| panic!("{e}"));
+    let directory = tempfile::tempdir().unwrap();
+    let serial = directory.path().join("serial");
+    let limit = Duration::from_secs(image.proof.timeout_seconds);
+    let mut command =
+        session::ring3_command(Path::new(env!("CARGO_BIN_EXE_ring3")), &image, &serial);
+    command.args(["--firmware", "seabios"]);
+    let transcript = session::run(command, &serial, limit).unwrap_or_else(|e| panic!("{e}"));
+    let missing = transcript.missing(&image.proof);
+    let text = transcript.text();
+    assert!(missing.is_empty(), "{}\n{text}", missing.join("; "));
 }
 
 #[test]

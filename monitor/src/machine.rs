@@ -74,7 +74,7 @@ enum Start {
         images: BootImages,
         acpi: acpi::AcpiImage,
         /// SMBIOS and MP tables, by physical address.
-        tables: [(u32, Vec<u8>); 2],
+        tables: Vec<(u32, Vec<u8>)>,
     },
     /// Firmware's ROM is in its place.
     Firmware,
@@ -133,7 +133,7 @@ impl Machine {
                 Start::Linux {
                     images,
                     acpi,
-                    tables: [(SMBIOS_AT, smbios.placed(SMBIOS_AT)), (MP_AT, mp)],
+                    tables: vec![(SMBIOS_AT, smbios.placed(SMBIOS_AT)), (MP_AT, mp)],
                 }
             }
             BootSource::Firmware {
