@@ -99,7 +99,7 @@ pub struct MachineOptions {
     #[arg(long, value_enum, default_value_t = Engine::Bt)]
     pub engine: Engine,
     /// How ring 3 runs under the bt engine.
-    #[arg(long, value_enum, default_value_t = Ring3::Translate)]
+    #[arg(long, value_enum, default_value_t = Ring3::Auto)]
     pub ring3: Ring3,
     /// Print counters at the end, to standard error.
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
@@ -282,6 +282,10 @@ pub enum Engine {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Ring3 {
+    /// Translated at first; on the bare processor where that pays.
+    Auto,
+    /// On the bare processor wherever possible.
+    Direct,
     /// Always translated.
     Translate,
 }
@@ -306,6 +310,8 @@ impl From<Engine> for EngineKind {
 impl From<Ring3> for Ring3Policy {
     fn from(policy: Ring3) -> Self {
         match policy {
+            Ring3::Auto => Self::Auto,
+            Ring3::Direct => Self::Direct,
             Ring3::Translate => Self::Translate,
         }
     }

@@ -114,6 +114,10 @@ pub enum Ring3Policy {
     /// Always translated.
     #[default]
     Translate,
+    /// Translated at first; on the bare processor where that pays.
+    Auto,
+    /// On the bare processor wherever the processor's state allows it.
+    Direct,
 }
 
 /// How counters are printed.

@@ -2,10 +2,11 @@
 #![allow(unsafe_code)] // one atomic field of the guest state is shared between threads
 
 use crate::board::Kick;
+use crate::executor::ExecutorKick;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ring3_translator::state::GuestState;
 use ring3_translator::state_box::StateBox;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 
 /// The processor's state, kept alive for kickers that outlast the run loop.
@@ -43,6 +44,8 @@ pub struct Kicker {
     pub attention: AtomicBool,
     poison: u64,
     thread: std::sync::OnceLock<Thread>,
+    /// What runs guest code for this processor now, outside its own thread.
+    executor: Mutex<Option<ExecutorKick>>,
 }
 
 impl Kicker {
@@ -54,7 +57,13 @@ impl Kicker {
             attention: AtomicBool::new(false),
             poison,
             thread: std::sync::OnceLock::new(),
+            executor: Mutex::new(None),
         }
+    }
+
+    /// Names the executor that runs guest code from now on. Look at `attention` after this.
+    pub fn set_executor(&self, executor: Option<ExecutorKick>) {
+        *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = executor;
     }
 
     /// Names the calling thread as the processor's.
@@ -67,6 +76,9 @@ impl Kick for Kicker {
     fn kick(&self) {
         self.attention.store(true, Ordering::Release);
         self.state.poll_ptr().store(self.poison, Ordering::Release);
+        if let Some(executor) = &*self.executor.lock().unwrap_or_else(PoisonError::into_inner) {
+            executor.kick();
+        }
         if let Some(t) = self.thread.get() {
             t.unpark();
         }

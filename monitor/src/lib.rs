@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod cpu;
+pub mod direct;
 pub mod drives;
 pub mod executor;
 pub mod firmware;

@@ -5,7 +5,9 @@ use crate::board::{
     Board, BoardConfig, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError, StopReason,
 };
 use crate::clock::VmClock;
-use crate::config::{BootSource, Interface, MachineConfig, Outcome, SerialSpec, StatsFormat};
+use crate::config::{
+    BootSource, EngineKind, Interface, MachineConfig, Outcome, SerialSpec, StatsFormat,
+};
 use crate::control::{ControlError, ControlServer, Order, Orders, Remote};
 use crate::cpu::cpuid::CpuModel;
 use crate::drives::{self, DriveError};
@@ -257,6 +259,12 @@ impl Machine {
     /// [`MachineError::Serial`] if output could not be written, whatever the guest came to.
     pub fn run(mut self) -> Result<Outcome, MachineError> {
         let registration = self.vcpu.attach_thread().map_err(host("signal handlers"))?;
+        if self.config.engine == EngineKind::Bt {
+            let (_, core) = self.vcpu.parts_mut();
+            if let Err(why) = core.direct.start(self.config.ring3, &self.ram) {
+                eprintln!("ring3: {why}; ring 3 stays translated");
+            }
+        }
         let serial = self.serial.take().map(|s| (0, s)).into_iter().collect();
         let log = self.debug_log.take();
         let io = IoThread::spawn(
@@ -284,6 +292,8 @@ impl Machine {
                 .map_err(host("a thread for the control socket"))?;
         }
         let outcome = self.run_to_outcome();
+        let (_, core) = self.vcpu.parts_mut();
+        core.direct.stop(&mut core.mmu);
         drop(control);
         self.vcpu.set_io(None);
         let written = Arc::into_inner(io).map_or(Ok(()), IoHandle::finish);

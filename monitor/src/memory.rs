@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS};
 use ring3_translator::addr::PAGE_SIZE;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub mod video;
@@ -25,8 +25,14 @@ pub mod attr {
     pub const ROUTED: u8 = 2;
     /// The first write is to be known: it clears the attribute and goes through.
     pub const LOGGED: u8 = 4;
-    /// Attributes that forbid direct writes through windows and TLBs.
-    pub const WATCHED: u8 = CODE | ROUTED | LOGGED;
+    /// Mappings of an executor were made from entries of this page.
+    pub const TABLE: u8 = 8;
+    /// An executor may have this page mapped writable: a new watch must look for it there.
+    pub const DIRECT: u8 = 16;
+    /// Attributes that forbid direct writes through windows, TLBs and executors.
+    pub const WATCHED: u8 = CODE | ROUTED | LOGGED | TABLE;
+    /// Watches that hear of every write, after it.
+    pub const NOTIFIED: u8 = CODE | TABLE;
 }
 
 /// The VGA hole in low memory, in bytes.
@@ -118,6 +124,12 @@ impl GuestRam {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The memfd, borrowed.
+    #[must_use]
+    pub fn borrow_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// The memfd.

@@ -53,6 +53,8 @@ pub enum Miss {
     Unmappable,
     /// A write to a page with translations.
     Code(u64),
+    /// A write to a page table that mappings of an executor rest on: the site must be adapted.
+    Table,
 }
 
 /// Counters of the memory system.
@@ -108,7 +110,10 @@ impl Mmu {
         })
     }
 
-    fn walk(
+    /// Walks the guest's tables. `commit`: as an access does, setting A and D bits.
+    /// # Errors
+    /// #PF; without `commit` also for entries whose A bit is clear.
+    pub fn walk(
         &self,
         st: &GuestState,
         lin: u32,
@@ -226,6 +231,9 @@ impl Mmu {
             let attributes = self.ram.attributes(page.phys);
             if attributes & attr::ROUTED != 0 {
                 return Miss::Unmappable;
+            }
+            if attributes & attr::TABLE != 0 {
+                return Miss::Table;
             }
             if attributes & attr::CODE != 0 {
                 return Miss::Code(page.phys);
@@ -379,11 +387,17 @@ impl Mmu {
         self.fetch.fill(EMPTY_FETCH);
     }
 
-    /// Marks a physical page as holding translated code: no direct write reaches it any more.
-    pub fn watch_code(&mut self, st: &mut GuestState, phys: u64) {
-        if self.ram.set_attributes(phys, attr::CODE) & attr::CODE != 0 {
-            return;
+    /// Watches a physical page for `why`, one of [`attr::NOTIFIED`]: no direct write through the
+    /// window or the soft TLBs reaches it any more. Returns the attributes that it had.
+    pub fn watch(&mut self, st: &mut GuestState, phys: u64, why: u8) -> u8 {
+        let old = self.ram.set_attributes(phys, why);
+        if old & attr::WATCHED == 0 {
+            self.forbid_writes(st, phys);
         }
+        old
+    }
+
+    fn forbid_writes(&mut self, st: &mut GuestState, phys: u64) {
         self.window.protect_physical(phys, false);
         if let Some(host) = self.ram.host_address(phys & !(PAGE_SIZE - 1)) {
             drop_write_entries(st, host..host + PAGE_SIZE);
@@ -419,9 +433,9 @@ impl Mmu {
         pages
     }
 
-    /// The page has no translations any more: direct writes are allowed again.
-    pub fn unwatch_code(&mut self, phys: u64) {
-        self.ram.clear_attributes(phys, attr::CODE);
+    /// Ends the watch for `why`: direct writes are allowed again if nobody else watches.
+    pub fn unwatch(&mut self, phys: u64, why: u8) {
+        self.ram.clear_attributes(phys, why);
         if self.ram.attributes(phys) & attr::WATCHED == 0 {
             self.window.protect_physical(phys, true);
         }

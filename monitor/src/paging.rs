@@ -23,6 +23,10 @@ pub struct Page {
     pub may_write: bool,
     /// Global: survives a CR3 load.
     pub global: bool,
+    /// Instruction fetches are refused (execute-disable).
+    pub no_execute: bool,
+    /// Guest-physical addresses of the entries used, directory first; `u64::MAX` for none.
+    pub entries: [u64; 2],
 }
 
 mod pte {
@@ -81,6 +85,8 @@ pub fn walk(
             writable: true,
             may_write: true,
             global: true,
+            no_execute: false,
+            entries: [u64::MAX; 2],
         });
     }
     let nx_on = st.cr4 & cr4::PAE != 0 && st.msr.efer & efer::NXE != 0;
@@ -206,5 +212,7 @@ pub fn walk(
         writable: may_write && dirty,
         may_write,
         global: st.cr4 & cr4::PGE != 0 && leaf.value & pte::G != 0,
+        no_execute,
+        entries: core::array::from_fn(|i| used.get(i).map_or(u64::MAX, |e| e.at)),
     })
 }

@@ -181,7 +181,7 @@ impl Rig {
         let end = pa + data.len() as u64;
         let mut page = pa & !(PAGE_SIZE - 1);
         while page < end {
-            core.code_written(st, page, PAGE_SIZE);
+            core.written(st, page, PAGE_SIZE);
             page += PAGE_SIZE;
         }
     }

@@ -2,11 +2,36 @@
 
 use crate::clock::VmClock;
 use crate::vcpu::Vcpu;
+use crate::vcpu::core::Core;
 use serde_json::{Value, json};
 use std::fmt;
 
 /// Counters of a finished run.
 pub struct Report(Value);
+
+/// The entries of a list that are not 0, by index.
+fn numbered(list: &[u64]) -> Value {
+    let entries = list.iter().enumerate().filter(|(_, v)| **v > 0);
+    Value::Object(entries.map(|(i, v)| (i.to_string(), json!(v))).collect())
+}
+
+/// Direct execution.
+fn direct(core: &Core) -> Value {
+    let d = &core.direct.stats;
+    json!({
+
+    "promotions": d.promotions, "demotions": d.demotions, "ended": d.ended,
+    "promotion_us": (d.promotion_ns / 1000).checked_div(d.promotions).unwrap_or(0),
+    "promotion_max_us": d.promotion_max_ns / 1000,
+    "entries": d.entries, "time_ms": d.time_ns / 1_000_000,
+    "misses": d.misses, "write_misses": d.write_misses, "page_faults": d.page_faults,
+    "system_calls": d.system_calls, "exceptions": numbered(&d.exceptions), "kicks": d.kicks,
+    "foreign": d.foreign, "selectors": d.selectors, "fpu_loads": d.fpu_loads,
+    "pages_mapped": d.pages_mapped, "pages_dropped": d.pages_dropped, "evictions": d.evictions,
+    "most_mappings": d.most_mappings, "started": d.started, "killed": d.killed, "errors": d.errors,
+    "last_error": d.last_error, "promoted": core.direct.promoted(), "watched_tables": core.direct.watched_tables(),
+    })
+}
 
 impl Report {
     /// Reads every counter.
@@ -23,15 +48,6 @@ impl Report {
                 .collect();
             list.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
             Value::Object(list.into_iter().map(|(k, v)| (k, json!(v))).collect())
-        };
-        let numbered = |list: &[u64]| {
-            Value::Object(
-                list.iter()
-                    .enumerate()
-                    .filter(|(_, v)| **v > 0)
-                    .map(|(i, v)| (i.to_string(), json!(v)))
-                    .collect(),
-            )
         };
         let mut adapted: Vec<String> = core
             .translator
@@ -67,6 +83,7 @@ impl Report {
                 "window_maps": w.maps, "window_pages": w.pages, "window_drops": w.drops, "window_protects": w.protects,
                 "window_mappings": core.mmu.window.len(),
             },
+            "direct": direct(core),
             "adapted_sites": adapted,
         }))
     }

@@ -330,7 +330,7 @@ fn bus_masters_tell_of_code_and_spare_devices() {
         let status = board.port_in(0xc002, 1);
         board.port_out(0xc000, 1, 0);
         board.port_out(0xc002, 1, 0x06);
-        (status & 0x07, board.take_effects().code_written)
+        (status & 0x07, board.take_effects().written)
     };
     assert_eq!(read(0x5000), (0x04, vec![]));
     ram.set_attributes(0x6000, attr::CODE);

@@ -38,10 +38,10 @@ impl DmaMemory for BusMemory<'_> {
             self.ram.note_write(at);
             self.ram.store(at, piece);
             let page = at & !(PAGE_SIZE - 1);
-            if self.ram.attributes(at) & attr::CODE != 0
-                && self.effects.code_written.last() != Some(&page)
+            if self.ram.attributes(at) & attr::NOTIFIED != 0
+                && self.effects.written.last() != Some(&page)
             {
-                self.effects.code_written.push(page);
+                self.effects.written.push(page);
             }
             at += piece.len() as u64;
             rest = later;

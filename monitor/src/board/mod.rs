@@ -105,7 +105,7 @@ pub struct Effects {
     /// The routing of the legacy area, if it changed.
     pub routing: Option<[MemoryAttribute; PAM_REGIONS.len()]>,
     /// Pages with translations that bus masters wrote to, by physical address.
-    pub code_written: Vec<u64>,
+    pub written: Vec<u64>,
     /// Video memory has another place, or none.
     pub video: Option<Option<u64>>,
     /// The display adapter wrote to pages of video memory that have translations.
@@ -242,7 +242,7 @@ impl Board {
     #[must_use]
     pub fn effects_pending(&self) -> bool {
         self.effects.routing.is_some()
-            || !self.effects.code_written.is_empty()
+            || !self.effects.written.is_empty()
             || self.effects.video.is_some()
             || self.effects.video_code_written
             || self.effects.nmi

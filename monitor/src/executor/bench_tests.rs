@@ -65,7 +65,7 @@ fn costs() {
     show(
         "save FPU state",
         least(200, 100, || {
-            (0..100).for_each(|_| b.executor.save_fpu(&mut area).unwrap())
+            (0..100).for_each(|_| b.executor.save_fpu(&mut area, 7).unwrap())
         }),
     );
     show(

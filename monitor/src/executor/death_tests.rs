@@ -45,7 +45,7 @@ fn fpu_state_goes_in_stays_over_frames_and_comes_out() {
     regs.eip += 1;
     assert_eq!(b.run(&mut regs), exception(3, 0));
     let mut out = Box::new(Area([0x55; 4096]));
-    b.executor.save_fpu(&mut out.0).expect("saves");
+    b.executor.save_fpu(&mut out.0, 7).expect("saves");
     assert_eq!(out.0[32..42], [0, 0, 0, 0, 0, 0, 0, 0xc0, 0, 0x40], "3.0");
     assert_eq!(out.0[24..28], 0x3f80u32.to_le_bytes());
     assert_eq!(out.0[160 + 16..160 + 20], 3f32.to_le_bytes(), "xmm1");
@@ -97,7 +97,7 @@ fn killing_at_any_moment_loses_no_register_and_no_memory() {
     let mut b = Bench::new(&code);
     let mut area = Box::new(Area([0; 4096]));
     let mut regs = start();
-    b.executor.save_fpu(&mut area.0).unwrap();
+    b.executor.save_fpu(&mut area.0, 7).unwrap();
     let mut last = 0;
     for round in 0..40u64 {
         let kick = b.executor.kicker();
@@ -112,7 +112,7 @@ fn killing_at_any_moment_loses_no_register_and_no_memory() {
             b.executor.run(&mut regs),
             Err(ExecutorError::Dead)
         ));
-        b.executor.save_fpu(&mut area.0).expect("of the dead");
+        b.executor.save_fpu(&mut area.0, 7).expect("of the dead");
         let mut word = [0; 4];
         b.ram.read_exact_at(&mut word, 0x1000).unwrap();
         let memory = u32::from_le_bytes(word);
@@ -153,7 +153,7 @@ fn killing_a_held_executor_loses_nothing() {
     assert_eq!(b.run(&mut regs), TrapKind::Killed);
     assert_eq!(regs, before);
     let mut area = [0; 4096];
-    b.executor.save_fpu(&mut area).unwrap();
+    b.executor.save_fpu(&mut area, 7).unwrap();
     assert_eq!(area[160..164], 0x1234_5678u32.to_le_bytes());
     let mut other = b.pool.take().unwrap();
     other.kicker().kill();
@@ -184,7 +184,7 @@ fn a_returned_executor_is_empty_and_clean() {
         }
     );
     let mut area = [0; 4096];
-    again.save_fpu(&mut area).unwrap();
+    again.save_fpu(&mut area, 7).unwrap();
     assert_eq!(area[160..176], [0; 16]);
     assert_eq!(area[24..28], 0x1f80u32.to_le_bytes());
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();

@@ -60,6 +60,14 @@ impl Executor {
         let call = |nr: libc::c_long, a: [u64; 3]| [nr as u64, a[0], a[1], a[2], 0, 0, 0];
         let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
         let jail = [
+            // The guest's time stamp counter is not the host's: RDTSC raises #GP here.
+            (
+                "PR_SET_TSC",
+                call(
+                    libc::SYS_prctl,
+                    [libc::PR_SET_TSC as u64, libc::PR_TSC_SIGSEGV as u64, 0],
+                ),
+            ),
             (
                 "PR_SET_NO_NEW_PRIVS",
                 call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0]),

@@ -44,6 +44,8 @@ pub struct Executor {
     /// to a process that is held, nothing is lost.
     pub(super) fpu: Vec<u8>,
     pub(super) fpu_current: bool,
+    /// The host processor that it is held on.
+    placed: Option<usize>,
     /// ptrace binds to the thread that started the process.
     not_send: PhantomData<*const ()>,
 }
@@ -81,6 +83,7 @@ impl Executor {
             signal: None,
             fpu: Vec::new(),
             fpu_current: true,
+            placed: None,
             not_send: PhantomData,
         }
     }
@@ -89,6 +92,29 @@ impl Executor {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Lets the process run on the host processors of `set` only. `core`: the one, if it is one.
+    /// Where the host refuses, it runs where it did.
+    pub fn set_affinity(&mut self, set: &nix::sched::CpuSet, core: Option<usize>) {
+        let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(self.pid), set);
+        self.placed = core;
+    }
+
+    /// Processor time that the process has used, ns; 0 where the host does not tell.
+    #[must_use]
+    pub fn cpu_time(&self) -> u64 {
+        nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(self.pid))
+            .and_then(nix::time::ClockId::now)
+            .map_or(0, |t| {
+                t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64
+            })
+    }
+
+    /// The host processor that the process is held on.
+    #[must_use]
+    pub fn placed(&self) -> Option<usize> {
+        self.placed
     }
 
     /// A handle that stops guest code from other threads.
@@ -241,11 +267,11 @@ impl Executor {
         match self.prepare(regs) {
             Ok(()) => {}
             // Killed while it did not run: the guest is where it was.
-            Err(ExecutorError::Dead) => return Ok(Trap::new(TrapKind::Killed, &self.task)),
+            Err(ExecutorError::Dead) => return Ok(Trap::unmoved(TrapKind::Killed, regs)),
             Err(e) => return Err(e),
         }
         if core::mem::take(&mut self.kicked) {
-            return Ok(Trap::new(TrapKind::Kick, &self.task));
+            return Ok(Trap::unmoved(TrapKind::Kick, regs));
         }
         self.known = false;
         self.signal = None;
@@ -260,7 +286,7 @@ impl Executor {
         self.kick.set_running(false);
         match self.or_dead(started, "PTRACE_SYSEMU") {
             Ok(()) => {}
-            Err(ExecutorError::Dead) => return Ok(Trap::new(TrapKind::Killed, &self.task)),
+            Err(ExecutorError::Dead) => return Ok(Trap::unmoved(TrapKind::Killed, regs)),
             Err(e) => return Err(e),
         }
         let trap = match stop.unwrap_or(Ok(Stop::Gone)) {
@@ -270,7 +296,7 @@ impl Executor {
             Ok(Stop::Gone) => {
                 // Resumed from its exit stop: it was killed while held and ran nothing more.
                 self.gone = true;
-                return Ok(Trap::new(TrapKind::Killed, &self.task));
+                return Ok(Trap::unmoved(TrapKind::Killed, regs));
             }
             Err(source) => Err(ExecutorError::Ptrace {
                 request: "wait",

@@ -29,14 +29,14 @@ pub struct UserRegs {
     /// EFLAGS. Written: arithmetic flags, DF, TF, NT, AC, ID. Read: as the processor had it, with
     /// RF clear, IF set and IOPL 0.
     pub eflags: u32,
-    /// Base of FS.
-    pub fs_base: u32,
-    /// Base of GS.
-    pub gs_base: u32,
+    /// Base of FS; None for a null selector, with which every access raises #GP(0).
+    pub fs_base: Option<u32>,
+    /// Base of GS, likewise.
+    pub gs_base: Option<u32>,
 }
 
-/// Segment selectors as a trap found them. The monitor loads 0x23 into CS and 0x2b into the others;
-/// something else means that guest code has loaded one itself.
+/// Segment selectors as a trap found them. Others than [`Self::loaded`] mean that guest code has
+/// loaded one itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Selectors {
     /// Code segment.
@@ -54,11 +54,18 @@ pub struct Selectors {
 }
 
 impl Selectors {
-    /// True if all are those that the monitor loaded.
+    /// What the monitor loads to run `regs`: flat segments, and null where FS or GS are.
     #[must_use]
-    pub fn untouched(&self) -> bool {
-        let data = [self.ss, self.ds, self.es, self.fs, self.gs];
-        self.cs == USER32_CS && data == [USER_DS; 5]
+    pub fn loaded(regs: &UserRegs) -> Self {
+        let based = |base: Option<u32>| if base.is_some() { USER_DS } else { 0 };
+        Self {
+            cs: USER32_CS,
+            ss: USER_DS,
+            ds: USER_DS,
+            es: USER_DS,
+            fs: based(regs.fs_base),
+            gs: based(regs.gs_base),
+        }
     }
 }
 
@@ -126,6 +133,7 @@ impl UserRegs {
     pub fn to_host(&self, old: &user_regs_struct) -> user_regs_struct {
         let [eax, ecx, edx, ebx, esp, ebp, esi, edi] = self.gpr.map(u64::from);
         let data = u64::from(USER_DS);
+        let selectors = Selectors::loaded(self);
         user_regs_struct {
             rax: eax,
             rcx: ecx,
@@ -137,13 +145,13 @@ impl UserRegs {
             rdi: edi,
             rip: u64::from(self.eip),
             eflags: (u64::from(self.eflags) & SETTABLE & !FLAG_RF) | (old.eflags & !SETTABLE),
-            fs_base: u64::from(self.fs_base),
-            gs_base: u64::from(self.gs_base),
+            fs_base: u64::from(self.fs_base.unwrap_or(0)),
+            gs_base: u64::from(self.gs_base.unwrap_or(0)),
             cs: u64::from(USER32_CS),
             ds: data,
             es: data,
-            fs: data,
-            gs: data,
+            fs: u64::from(selectors.fs),
+            gs: u64::from(selectors.gs),
             ..blank()
         }
     }
@@ -159,8 +167,6 @@ impl UserRegs {
         self.gpr = [eax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi].map(|v| v as u32);
         self.eip = r.rip as u32;
         self.eflags = (r.eflags & !FLAG_RF) as u32;
-        self.fs_base = r.fs_base as u32;
-        self.gs_base = r.gs_base as u32;
     }
 }
 

@@ -8,6 +8,21 @@ use libc::c_int;
 /// Bytes 464-511 of an XSAVE image are software's, not state.
 const SOFTWARE_BYTES: core::ops::Range<usize> = 464..512;
 
+/// The XSAVE header. Intel SDM vol. 1, 13.4.2.
+const HEADER: usize = 512;
+/// The end of the AVX component in standard format. Intel SDM vol. 1, 13.5.2.
+const AVX_END: usize = 832;
+
+/// The end of the image of the components in `mask`.
+fn image_end(mask: u64) -> usize {
+    if mask & 4 != 0 { AVX_END } else { HEADER + 64 }
+}
+
+fn word(image: &[u8], at: usize) -> u64 {
+    let bytes = image.get(at..at + 8).and_then(|b| b.try_into().ok());
+    bytes.map_or(0, u64::from_le_bytes)
+}
+
 impl Executor {
     /// Learns the size of the host's XSAVE image; once, at the start.
     pub(super) fn size_fpu(&mut self) -> Result<(), ExecutorError> {
@@ -92,18 +107,54 @@ impl Executor {
         }
     }
 
-    /// Copies the guest's FPU, SSE and AVX state into the XSAVE image `area` (standard format; as
-    /// much as fits). A copy, no system call. Works on a killed executor too.
+    /// Copies the state components in `mask` (bits of XCR0; x87, SSE and AVX at most) into the XSAVE
+    /// image `area` of standard format, whose XSTATE_BV then names no others. A copy, no system
+    /// call. Works on a killed executor too.
     /// # Errors
-    /// [`ExecutorError::BadRange`] if `area` is shorter than the legacy part.
-    pub fn save_fpu(&self, area: &mut [u8]) -> Result<(), ExecutorError> {
+    /// [`ExecutorError::BadRange`] if `area` or the host's image is too short for them.
+    pub fn save_fpu(&self, area: &mut [u8], mask: u64) -> Result<(), ExecutorError> {
+        let end = image_end(mask);
         let n = area.len().min(self.fpu.len());
-        if n < SOFTWARE_BYTES.end {
+        if n < end {
             return Err(ExecutorError::BadRange(0, n as u64));
         }
-        area[..SOFTWARE_BYTES.start].copy_from_slice(&self.fpu[..SOFTWARE_BYTES.start]);
-        area[SOFTWARE_BYTES.end..n].copy_from_slice(&self.fpu[SOFTWARE_BYTES.end..n]);
+        for part in [0..SOFTWARE_BYTES.start, HEADER..end] {
+            area[part.clone()].copy_from_slice(&self.fpu[part]);
+        }
+        let present = word(&self.fpu, HEADER) & mask;
+        area[HEADER..HEADER + 8].copy_from_slice(&present.to_le_bytes());
         Ok(())
+    }
+
+    /// Loads the components in `mask` from `area`, unless they are there already; the process keeps
+    /// the others. True if it had to.
+    /// # Errors
+    /// [`ExecutorError::BadRange`] as for [`Self::save_fpu`]; the host's refusal, as of an image that
+    /// XRSTOR would refuse.
+    pub fn load_guest_fpu(&mut self, area: &[u8], mask: u64) -> Result<bool, ExecutorError> {
+        self.alive()?;
+        let end = image_end(mask);
+        let n = area.len().min(self.fpu.len());
+        if n < end {
+            return Err(ExecutorError::BadRange(0, n as u64));
+        }
+        let present = word(area, HEADER) & mask;
+        let parts = [0..SOFTWARE_BYTES.start, HEADER + 64..end];
+        let same = word(&self.fpu, HEADER) & mask == present
+            && parts
+                .clone()
+                .into_iter()
+                .all(|p| area[p.clone()] == self.fpu[p]);
+        if same {
+            return Ok(false);
+        }
+        for part in parts {
+            self.fpu[part.clone()].copy_from_slice(&area[part]);
+        }
+        let all = word(&self.fpu, HEADER) & !mask | present;
+        self.fpu[HEADER..HEADER + 8].copy_from_slice(&all.to_le_bytes());
+        self.write_fpu()?;
+        Ok(true)
     }
 
     /// Loads the guest's FPU state from an XSAVE image in standard format.
@@ -114,6 +165,10 @@ impl Executor {
         let n = area.len().min(self.fpu.len());
         self.fpu[..n].copy_from_slice(&area[..n]);
         self.fpu[n..].fill(0);
+        self.write_fpu()
+    }
+
+    fn write_fpu(&mut self) -> Result<(), ExecutorError> {
         let result = ptrace::set_xstate(self.pid, &self.fpu);
         if result.is_err() {
             self.read_fpu()?;

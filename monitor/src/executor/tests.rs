@@ -260,11 +260,11 @@ fn fs_and_gs_have_their_bases() {
         .write_all_at(&[1, 2, 3, 4, 5, 6, 7, 8], 0x1010)
         .unwrap();
     let mut regs = start();
-    (regs.fs_base, regs.gs_base) = (DATA + 0x10, DATA + 0x14);
+    (regs.fs_base, regs.gs_base) = (Some(DATA + 0x10), Some(DATA + 0x14));
     assert_eq!(b.run(&mut regs), exception(3, 0));
     assert_eq!((regs.gpr[0], regs.gpr[3]), (0x0403_0201, 0x0807_0605));
-    assert_eq!((regs.fs_base, regs.gs_base), (DATA + 0x10, DATA + 0x14));
     let mut again = start();
+    again.fs_base = Some(0);
     assert_eq!(
         b.run(&mut again),
         TrapKind::PageFault {
@@ -280,14 +280,19 @@ fn selectors_are_reported_as_found() {
     // int3; xor eax,eax; mov fs,eax; int3
     let mut b = Bench::new(&[0xcc, 0x31, 0xc0, 0x8e, 0xe0, 0xcc]);
     let mut regs = start();
-    assert!(b.executor.run(&mut regs).unwrap().selectors.untouched());
+    regs.fs_base = Some(0);
+    assert_eq!(
+        b.executor.run(&mut regs).unwrap().selectors,
+        Selectors::loaded(&regs)
+    );
     let trap = b.executor.run(&mut regs).unwrap();
     assert_eq!(trap.kind, exception(3, 0));
     assert_eq!(trap.selectors.fs, 0);
-    assert!(!trap.selectors.untouched());
+    assert_ne!(trap.selectors, Selectors::loaded(&regs));
     regs.eip = CODE;
-    assert!(
-        b.executor.run(&mut regs).unwrap().selectors.untouched(),
+    assert_eq!(
+        b.executor.run(&mut regs).unwrap().selectors,
+        Selectors::loaded(&regs),
         "loaded anew"
     );
 }
@@ -412,4 +417,19 @@ fn more_mappings_than_the_queue_holds_are_done() {
         assert_eq!(b.run(&mut regs), exception(3, 0));
         assert_eq!(regs.gpr[0] as u8, if page % 2 == 1 { 9 } else { 0x8a });
     }
+}
+
+#[test]
+fn a_null_segment_and_rdtsc_fault() {
+    // mov eax, fs:[DATA]: FS null, then flat
+    let mut b = Bench::new(&[0x64, 0xa1, 0, 0, 0x20, 0, 0xcc]);
+    let mut regs = start();
+    let fault = b.executor.run(&mut regs).unwrap();
+    assert_eq!((fault.kind, regs.eip), (exception(13, 0), CODE));
+    assert_eq!(fault.selectors, Selectors::loaded(&regs));
+    // rdtsc
+    let mut b = Bench::new(&[0x0f, 0x31, 0xcc]);
+    let mut regs = start();
+    assert_eq!(b.executor.run(&mut regs).unwrap().kind, exception(13, 0));
+    assert_eq!(regs.eip, CODE);
 }

@@ -1,6 +1,6 @@
 //! Why guest code stopped, derived from what the kernel reports.
 
-use super::registers::{Selectors, USER32_CS, selectors};
+use super::registers::{Selectors, USER32_CS, UserRegs, selectors};
 use libc::{c_int, siginfo_t, user_regs_struct};
 
 /// What stopped guest code.
@@ -95,6 +95,14 @@ pub(super) fn in_compat(r: &user_regs_struct) -> bool {
 }
 
 impl Trap {
+    /// A stop before anything ran.
+    pub(super) fn unmoved(kind: TrapKind, regs: &UserRegs) -> Self {
+        Self {
+            kind,
+            selectors: Selectors::loaded(regs),
+        }
+    }
+
     pub(super) fn new(kind: TrapKind, r: &user_regs_struct) -> Self {
         Self {
             kind,

@@ -8,6 +8,7 @@ use crate::cpu::cpuid::CpuModel;
 use crate::cpu::env::{Access, Env, Privilege, TlbFlush};
 use crate::cpu::event::{Delivery, Event, deliver};
 use crate::cpu::fault::Fault;
+use crate::direct::Direct;
 use crate::kicker::Kicker;
 use crate::memory::attr;
 use crate::mmu::Mmu;
@@ -15,6 +16,7 @@ use crate::vcpu::debug::Debugger;
 use crate::vcpu::stats::ExitStats;
 use core::sync::atomic::{AtomicBool, Ordering};
 use hashbrown::HashMap;
+use iced_x86::Mnemonic;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE, PhysAddr};
 use ring3_translator::cache::Translator;
 use ring3_translator::mode::Mode;
@@ -73,6 +75,8 @@ pub struct Core {
     pub code_writes: HashMap<u64, u8>,
     /// Test rigs: events are kept here instead of being delivered.
     pub capture: Option<Captured>,
+    /// Ring 3 on the bare processor.
+    pub direct: Direct,
     /// Exits and callouts.
     pub stats: ExitStats,
 }
@@ -108,6 +112,9 @@ impl Core {
     /// Delivers any event.
     pub fn deliver(&mut self, st: &mut GuestState, event: Event) {
         st.halted = 0;
+        if st.cpl == 3 && !matches!(event, Event::External(_)) {
+            self.stats.traps += 1;
+        }
         if let Some(captured) = &mut self.capture {
             captured.event = Some(event);
             self.leave = true;
@@ -154,6 +161,33 @@ impl Core {
         st.cache_rsp = st.return_rsp[table];
     }
 
+    /// Kernel entries by ring-3 code itself: exceptions, software interrupts, SYSENTER.
+    pub fn kernel_entries(&self) -> u64 {
+        self.stats.traps + self.stats.callouts[Mnemonic::Sysenter as usize]
+    }
+
+    /// Marks a page as holding translated code.
+    pub fn watch_code(&mut self, st: &mut GuestState, pa: u64) {
+        let old = self.mmu.watch(st, pa, attr::CODE);
+        if old & attr::DIRECT != 0 {
+            let now = self.clock.now_ns();
+            self.direct.forbid_writes(&mut self.mmu, pa, now);
+        }
+    }
+
+    /// Tells the watchers of a write into physical memory, which is done.
+    pub fn written(&mut self, st: &mut GuestState, pa: u64, len: u64) {
+        let watches = self.mmu.ram.attributes(pa) & attr::NOTIFIED;
+        if watches == 0 {
+            return;
+        }
+        if watches & attr::TABLE != 0 {
+            let now = self.clock.now_ns();
+            self.direct.table_written(&mut self.mmu, pa, len, now);
+        }
+        self.code_written(st, pa, len);
+    }
+
     /// Tells the translator of a write into physical memory.
     pub fn code_written(&mut self, st: &mut GuestState, pa: u64, len: u64) {
         if self.mmu.ram.attributes(pa) & attr::CODE == 0 {
@@ -164,7 +198,7 @@ impl Core {
             self.translator.synchronize();
         }
         if !self.translator.page_has_code(pa) {
-            self.mmu.unwatch_code(pa);
+            self.mmu.unwatch(pa, attr::CODE);
         }
     }
 
@@ -196,7 +230,7 @@ impl Core {
     fn write_physical(&mut self, st: &mut GuestState, pa: u64, data: &[u8]) {
         if self.mmu.ram.is_ram(pa) {
             self.mmu.ram.store(pa, data);
-            self.code_written(st, pa, data.len() as u64);
+            self.written(st, pa, data.len() as u64);
         } else {
             let mut board = self.board();
             board.mmio_write(pa, data);
@@ -230,15 +264,19 @@ impl Core {
         let a20_mask = if board.a20() { u64::MAX } else { !(1 << 20) };
         drop(board);
         self.nmi.pending |= effects.nmi;
-        for page in effects.code_written {
-            self.code_written(st, page, PAGE_SIZE);
+        for page in effects.written {
+            self.written(st, page, PAGE_SIZE);
         }
         let changed = effects
             .routing
             .map(|to| self.mmu.ram.route(&to))
             .unwrap_or_default();
         for &page in &changed {
-            self.code_written(st, page, PAGE_SIZE);
+            self.written(st, page, PAGE_SIZE);
+            if self.mmu.ram.attributes(page) & attr::DIRECT != 0 {
+                let now = self.clock.now_ns();
+                self.direct.forbid_writes(&mut self.mmu, page, now);
+            }
         }
         if effects.video.is_some() || effects.video_code_written {
             for page in self.mmu.ram.video_code() {
@@ -375,6 +413,10 @@ impl Env for Core {
 
     fn flush_tlb(&mut self, st: &mut GuestState, what: TlbFlush) {
         self.mmu.flush(st, what);
+        if self.direct.is_on() {
+            let (now, entries) = (self.clock.now_ns(), self.kernel_entries());
+            self.direct.begin_evidence(now, entries);
+        }
         self.clear_table(st, 1);
         if what == TlbFlush::All || self.non_global_code {
             self.clear_table(st, 0);

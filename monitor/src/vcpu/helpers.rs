@@ -286,7 +286,7 @@ extern "C" fn commit(st: *mut GuestState, terminal: u32, _: u32, _: u64) -> u32 
     }
     core.leave = false;
     match st.bounce_info {
-        pending::WATCHED => core.code_written(st, st.bounce_lin, len as u64),
+        pending::WATCHED => core.written(st, st.bounce_lin, len as u64),
         info => {
             let mut data = [0u8; 128];
             let at = st.bounce_lin as usize & 63;

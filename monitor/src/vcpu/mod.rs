@@ -12,6 +12,7 @@ use crate::board::{Board, IoHandle, Kick};
 use crate::clock::VmClock;
 use crate::config::EngineKind;
 use crate::cpu::cpuid::CpuModel;
+use crate::direct::Direct;
 use crate::host_fault::{CacheContext, Registration};
 use crate::kicker::{Kicker, SharedState};
 use crate::memory::GuestRam;
@@ -192,6 +193,7 @@ impl Vcpu {
             code_pages: vec![0; (1 << 20) / 64],
             code_writes: HashMap::new(),
             capture: None,
+            direct: Direct::default(),
             stats: stats::ExitStats::default(),
         });
         Ok(Self {
@@ -245,6 +247,7 @@ impl Vcpu {
     pub fn reset(&mut self) {
         let (st, core) = self.parts_mut();
         st.reset();
+        core.direct.clear(&mut core.mmu);
         core.mmu.flush(st, crate::cpu::env::TlbFlush::All);
         core.translator.flush(st);
         for table in 0..2 {

@@ -5,6 +5,8 @@ use crate::board::MachineRequest;
 use crate::config::EngineKind;
 use crate::cpu::event::Event;
 use crate::cpu::fault::{Fault, Vector};
+use crate::direct::{self, Next};
+use crate::memory::attr;
 use crate::mmu::Miss;
 use crate::vcpu::Vcpu;
 use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core, Nmi};
@@ -14,6 +16,7 @@ use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::cache::{Key, Source, UnitId};
 use ring3_translator::state::{ExitKind, GuestState, SegClass, SegReg, cr4, eflags};
+use std::sync::Arc;
 
 /// Why the run loop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +82,18 @@ impl Vcpu {
                 return Some(VcpuExit::Reached);
             }
             let once = st.interrupt_shadow != 0;
-            let single = once || core.engine == EngineKind::Step;
+            let mut single = once || core.engine == EngineKind::Step;
             let trap_flag = st.sys_flags & eflags::TF != 0;
             let armed = st.breakpoints_armed();
+            if st.cpl == 3 && core.direct.is_on() && !single {
+                if let Some(one) = core.direct.take_hold() {
+                    single = one;
+                } else if self.run_directly() {
+                    tail = None;
+                    continue;
+                }
+            }
+            let (st, core) = self.parts_mut();
             if armed && debug::before(st, core) {
                 tail = None;
                 continue;
@@ -158,6 +170,10 @@ impl Vcpu {
         };
         if let Some(vector) = vector {
             core.stats.interrupts += 1;
+            if st.cpl == 3 && core.direct.is_on() {
+                let (now, entries) = (core.clock.now_ns(), core.kernel_entries());
+                core.direct.tick(st, now, entries);
+            }
             if core::mem::take(&mut core.repeating) {
                 st.sys_flags |= eflags::RF; // Intel SDM vol. 3B, 18.3.1.1
             }
@@ -171,15 +187,42 @@ impl Vcpu {
         None
     }
 
+    /// Runs ring-3 code on the bare processor if it shall; false if it is to be translated.
+    fn run_directly(&mut self) -> bool {
+        let kicker = Arc::clone(&self.kicker);
+        let (st, core) = self.parts_mut();
+        let clock = Arc::clone(&core.clock);
+        if !direct::allowed(st) {
+            return false;
+        }
+        let Some(slot) = core.direct.wanted(st, || clock.now_ns()) else {
+            return false;
+        };
+        match direct::run(st, core, &kicker, slot) {
+            Next::Again => {}
+            Next::Translate(single) => core.direct.hold(single),
+        }
+        true
+    }
+
     /// Blocks until an event comes: an idle guest costs nothing.
     fn wait(&mut self) {
+        let core = &mut self.core;
+        if core.direct.is_on() {
+            core.direct.idle();
+        }
         loop {
             let awake = self.kicker.attention.load(Ordering::Acquire)
                 || (self.state().if_flag != 0 && self.core.intr.load(Ordering::Acquire));
             if awake {
-                return;
+                break;
             }
             std::thread::park();
+        }
+        let core = &mut self.core;
+        if core.direct.is_on() {
+            let (now, entries) = (core.clock.now_ns(), core.kernel_entries());
+            core.direct.begin_evidence(now, entries);
         }
     }
 
@@ -360,7 +403,7 @@ fn window_fault(
             core.raise(st, f);
             false
         }
-        Miss::Unmappable => {
+        Miss::Unmappable | Miss::Table => {
             abandon(st);
             adapt(st, core, phys);
             false
@@ -384,7 +427,7 @@ fn window_fault(
 fn adapt(st: &mut GuestState, core: &mut Core, phys: u64) {
     core.translator.adapt(st, phys);
     if !core.translator.page_has_code(phys) {
-        core.mmu.unwatch_code(phys);
+        core.mmu.unwatch(phys, attr::CODE);
     }
 }
 
@@ -517,14 +560,14 @@ fn translate(
             };
             let unit = emit(core, single, &source);
             if !single {
-                core.mmu.watch_code(st, page);
+                core.watch_code(st, page);
             }
             // More than 15 bytes in one instruction, or a limit in its middle.
             unit.ok_or(Stop::Fault(Fault::gp(0)))?
         }
     };
     if !single {
-        core.mmu.watch_code(st, key.phys);
+        core.watch_code(st, key.phys);
     }
     Ok(unit)
 }

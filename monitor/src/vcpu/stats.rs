@@ -14,6 +14,8 @@ pub struct ExitStats {
     pub unsupported: HashMap<Mnemonic, u64>,
     /// Exceptions delivered, by vector.
     pub exceptions: [u64; 32],
+    /// Exceptions and software interrupts delivered to the kernel from ring 3.
+    pub traps: u64,
     /// External interrupts delivered.
     pub interrupts: u64,
     /// Software interrupts delivered.
@@ -41,6 +43,7 @@ impl Default for ExitStats {
             callouts: vec![0; Mnemonic::values().count()],
             unsupported: HashMap::new(),
             exceptions: [0; 32],
+            traps: 0,
             interrupts: 0,
             software_interrupts: 0,
             polls: 0,

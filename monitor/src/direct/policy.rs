@@ -1,0 +1,243 @@
+//! When an address space runs directly: the decisions, without the machinery.
+//!
+//! A trap out of an executor costs about 20 µs with all that follows, and a translated program runs
+//! two to five times slower than a direct one. So direct execution pays for runs between traps
+//! that are longer than some 20 µs of the bare processor's time, which is 40-100 µs of
+//! translated time.
+//!
+//! All times are processor time: on a busy host, waiting for the processor is no computing.
+
+use crate::config::Ring3Policy;
+
+/// Least evidence for a promotion, ns.
+const EVIDENCE: u64 = 1_500_000;
+/// Mean translated time between kernel entries that earns a promotion, ns.
+const TRANSLATED_RUN: u64 = 60_000;
+/// Mean direct time between traps below which a space is demoted, ns.
+const DIRECT_RUN: u64 = 12_000;
+/// Traps that are judged together.
+const JUDGED: u32 = 64;
+/// Wait after the first demotion, ns; doubles with each.
+const BACKOFF: u64 = 50_000_000;
+/// Most doublings.
+const MAX_DEMOTIONS: u32 = 6;
+/// Direct execution without a demotion for so long forgives earlier ones, ns.
+const FORGIVEN: u64 = 1_000_000_000;
+/// Two evictions of all mappings within this time: the working set does not fit, ns.
+const EVICTION_SPACING: u64 = 2_000_000_000;
+
+/// What a trap itself adds to an executor's processor time, ns.
+const TRAP_OVERHEAD: u64 = 4_000;
+
+/// How the ring-3 code that runs now behaves: kernel entries since a point in time. Begins anew
+/// when the address space changes and when the processor was idle.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Evidence {
+    since: u64,
+    entries: u64,
+}
+
+impl Evidence {
+    /// Begins at `now` (ns), when `entries` kernel entries had been counted in all.
+    #[must_use]
+    pub const fn begin(now: u64, entries: u64) -> Self {
+        Self {
+            since: now,
+            entries,
+        }
+    }
+
+    /// Time observed and mean time between kernel entries, ns. `share`: how much of the time the
+    /// host really gave to this processor, of 256.
+    #[must_use]
+    pub fn measure(&self, now: u64, entries: u64, share: u64) -> (u64, u64) {
+        let time = now.saturating_sub(self.since) * share / 256;
+        (time, time / entries.saturating_sub(self.entries).max(1))
+    }
+
+    /// True if there has been enough time to judge.
+    #[must_use]
+    pub fn is_enough(&self, now: u64) -> bool {
+        now.saturating_sub(self.since) >= EVIDENCE
+    }
+}
+
+/// What is known of one address space.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Record {
+    demotions: u32,
+    not_before: u64,
+    promoted_at: u64,
+    traps: u32,
+    misses: u32,
+    judged_time: u64,
+    evicted_at: Option<u64>,
+}
+
+impl Record {
+    /// Whether the evidence earns this space a promotion.
+    #[must_use]
+    pub fn earns_promotion(&self, now: u64, evidence: &Evidence, entries: u64, share: u64) -> bool {
+        let (time, run) = evidence.measure(now, entries, share);
+        now >= self.not_before && time >= EVIDENCE && run >= TRANSLATED_RUN << self.demotions
+    }
+
+    /// The space is promoted.
+    pub fn promoted(&mut self, now: u64) {
+        self.promoted_at = now;
+        self.evicted_at = None;
+        self.begin_judgement(0);
+    }
+
+    /// Judges what comes from here on. `cpu`: the executor's processor time so far, ns.
+    pub fn begin_judgement(&mut self, cpu: u64) {
+        self.traps = 0;
+        self.misses = 0;
+        self.judged_time = cpu;
+    }
+
+    /// A missing mapping stopped guest code: that happens once for each page.
+    pub fn missed(&mut self) {
+        self.misses += 1;
+    }
+
+    /// A trap other than a missing mapping or a kick stopped guest code. `cpu` tells the executor's
+    /// processor time, ns. True if the space traps too often.
+    pub fn trapped(&mut self, now: u64, cpu: impl FnOnce() -> u64) -> bool {
+        self.traps += 1;
+        if self.traps < JUDGED {
+            return false;
+        }
+        let cpu = cpu();
+        let overhead = u64::from(self.traps + self.misses) * TRAP_OVERHEAD;
+        let computed = cpu
+            .saturating_sub(self.judged_time)
+            .saturating_sub(overhead);
+        let mean = computed / u64::from(self.traps);
+        self.begin_judgement(cpu);
+        if mean >= DIRECT_RUN && now.saturating_sub(self.promoted_at) > FORGIVEN {
+            self.demotions = 0;
+        }
+        mean < DIRECT_RUN
+    }
+
+    /// All mappings were evicted because there are too many. True if that happens too often.
+    pub fn evicted(&mut self, now: u64) -> bool {
+        let often = self
+            .evicted_at
+            .is_some_and(|then| now.saturating_sub(then) < EVICTION_SPACING);
+        self.evicted_at = Some(now);
+        often
+    }
+
+    /// The space is demoted: it must earn the next promotion harder.
+    pub fn demoted(&mut self, now: u64) {
+        self.not_before = now + (BACKOFF << self.demotions);
+        self.demotions = (self.demotions + 1).min(MAX_DEMOTIONS);
+    }
+}
+
+/// Whether spaces are demoted for trapping under this policy.
+#[must_use]
+pub const fn demotes(policy: Ring3Policy) -> bool {
+    matches!(policy, Ring3Policy::Auto)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn computing_for_a_tick_is_enough() {
+        let record = Record::default();
+        let evidence = Evidence::begin(10 * MS, 500);
+        assert!(record.earns_promotion(12 * MS, &evidence, 500, 256));
+        assert!(record.earns_promotion(12 * MS, &evidence, 510, 256));
+        assert!(
+            !record.earns_promotion(12 * MS, &evidence, 510, 64),
+            "the host ran something else"
+        );
+        assert!(
+            !record.earns_promotion(11 * MS, &evidence, 500, 256),
+            "too early"
+        );
+        assert!(
+            !record.earns_promotion(12 * MS, &evidence, 540, 256),
+            "too many entries"
+        );
+    }
+
+    #[test]
+    fn demotion_needs_many_short_runs() {
+        let mut record = Record::default();
+        record.promoted(0);
+        for i in 0..63 {
+            assert!(!record.trapped(i, || unreachable!("not judged yet")));
+        }
+        assert!(record.trapped(64, || 64 * 10_000));
+        let mut cpu = 64 * 10_000;
+        for i in 0..640 {
+            cpu += 60_000;
+            assert!(!record.trapped(i, || cpu));
+        }
+    }
+
+    #[test]
+    fn quiet_stretches_count_for_the_space() {
+        let mut record = Record::default();
+        record.promoted(0);
+        assert!((0..64).all(|i| !record.trapped(i, || 10 * MS + 64 * 10_000)));
+    }
+
+    #[test]
+    fn mapping_a_working_set_is_no_computing() {
+        let mut record = Record::default();
+        record.promoted(0);
+        (0..1000).for_each(|_| record.missed());
+        let cpu = 1000 * TRAP_OVERHEAD + 64 * 10_000;
+        assert!((0..64).any(|i| record.trapped(i, || cpu)));
+    }
+
+    #[test]
+    fn each_demotion_makes_the_next_promotion_harder() {
+        let mut record = Record::default();
+        record.demoted(0);
+        let evidence = Evidence::begin(0, 0);
+        assert!(
+            !record.earns_promotion(49 * MS, &evidence, 0, 256),
+            "backoff"
+        );
+        assert!(record.earns_promotion(51 * MS, &evidence, 0, 256));
+        assert!(record.earns_promotion(51 * MS, &evidence, 400, 256));
+        assert!(!record.earns_promotion(51 * MS, &evidence, 450, 256));
+        for _ in 0..20 {
+            record.demoted(0);
+        }
+        assert!(
+            record.earns_promotion(4_000 * MS, &evidence, 0, 256),
+            "bounded"
+        );
+    }
+
+    #[test]
+    fn a_good_second_forgives() {
+        let mut record = Record::default();
+        record.demoted(0);
+        record.promoted(100 * MS);
+        for _ in 0..64 {
+            assert!(!record.trapped(1_200 * MS, || 64 * 100_000));
+        }
+        assert_eq!(record.demotions, 0);
+    }
+
+    #[test]
+    fn evictions_in_a_row_demote() {
+        let mut record = Record::default();
+        record.promoted(0);
+        assert!(!record.evicted(MS));
+        assert!(!record.evicted(3_000 * MS));
+        assert!(record.evicted(3_100 * MS));
+    }
+}
