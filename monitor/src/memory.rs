@@ -173,6 +173,13 @@ impl GuestRam {
         }
     }
 
+    /// True if the whole page of `pa` is RAM proper, not video memory: its address is its offset in
+    /// the memfd.
+    #[must_use]
+    pub fn is_plain_ram(&self, pa: u64) -> bool {
+        pa < self.size && !VGA_HOLE.contains(&pa)
+    }
+
     /// Host address of a byte of memory, for TLB deltas; None outside.
     #[must_use]
     pub fn host_address(&self, pa: u64) -> Option<u64> {

@@ -116,22 +116,34 @@ pub(crate) fn run(st: &mut GuestState, core: &mut Core, kicker: &Kicker, slot: u
         core.raise(st, fault);
         return Next::Again;
     }
-    let demotes = demotes(core.direct.policy);
     if let Some(Some(space)) = core.direct.slots.get_mut(slot) {
         space.last_run = after;
-        match trap.kind {
-            TrapKind::Kick | TrapKind::Killed => {}
-            TrapKind::PageFault { .. } => space.record.missed(),
-            _ => {
-                let live = space.live.as_ref();
-                let cpu = || live.map_or(0, |l| l.executor.cpu_time());
-                if space.record.trapped(after, cpu) && demotes {
-                    core.direct.demote(&mut core.mmu, slot, after);
-                }
-            }
-        }
     }
-    follow(st, core, slot, trap.kind, after)
+    let next = follow(st, core, slot, trap.kind, after);
+    judge(core, slot, trap.kind, next, after);
+    next
+}
+
+/// Counts a stop for or against its space.
+fn judge(core: &mut Core, slot: usize, kind: TrapKind, next: Next, now: u64) {
+    let Some(Some(space)) = core.direct.slots.get_mut(slot) else {
+        return;
+    };
+    let too_often = match kind {
+        TrapKind::Kick | TrapKind::Killed => false,
+        TrapKind::PageFault { .. } if next == Next::Again => {
+            space.record.missed();
+            false
+        }
+        _ => {
+            let live = space.live.as_ref();
+            let cpu = || live.map_or(0, |l| l.executor.cpu_time());
+            space.record.trapped(now, cpu)
+        }
+    };
+    if too_often && demotes(core.direct.policy) {
+        core.direct.demote(&mut core.mmu, slot, now);
+    }
 }
 
 /// The hand-over. None if the guest shall not run now.
@@ -287,7 +299,7 @@ fn page_fault(
             core.direct.stats.page_faults += 1;
             return Ok(Next::Translate(false));
         };
-        if cr2 < lowest || !core.mmu.ram.is_ram(page.phys) {
+        if cr2 < lowest || !core.mmu.ram.is_plain_ram(page.phys) {
             core.direct.stats.write_misses += 1;
             return Ok(Next::Translate(true));
         }
@@ -333,7 +345,7 @@ fn remap(st: &mut GuestState, core: &mut Core, slot: usize, at: u32) -> Result<(
     let walked = mmu.walk(st, at << 12, Access::Read, Privilege::User, false);
     let live = direct.slots[slot].as_mut().and_then(|s| s.live.as_mut());
     if let (Ok(page), Some(live)) = (walked, live)
-        && mmu.ram.is_ram(page.phys)
+        && mmu.ram.is_plain_ram(page.phys)
     {
         direct.stats.pages_mapped += 1;
         live.map(st, mmu, &mut direct.tables, at, &page)?;
@@ -397,7 +409,7 @@ fn map_around(
         // Only what has been accessed: nothing else could be in a TLB.
         let walked = mmu.walk(st, page << 12, Access::Read, Privilege::User, false);
         if let Ok(found) = walked
-            && mmu.ram.is_ram(found.phys)
+            && mmu.ram.is_plain_ram(found.phys)
         {
             direct.stats.pages_mapped += 1;
             live.map(st, mmu, &mut direct.tables, page, &found)?;
