@@ -25,6 +25,9 @@ struct Arguments {
     /// Random programs, instead of what --quick and --long say (none with --only).
     #[arg(long)]
     programs: Option<u32>,
+    /// Times that the main part of a program runs, at most, instead of what --quick and --long say.
+    #[arg(long)]
+    rounds: Option<u32>,
     /// Seed of everything random; by default the time.
     #[arg(long)]
     seed: Option<u64>,
@@ -87,6 +90,7 @@ fn main() -> Result<ExitCode> {
         cases,
         only: a.only,
         step: a.step,
+        rounds: a.rounds.unwrap_or(if a.long { 60 } else { 4 }).max(1),
         keep: a.keep,
         shrinking: Duration::from_secs(a.shrinking),
         stop_at_first: a.stop_at_first,

@@ -103,10 +103,15 @@ fn coverage(t: &mut String, results: &Results, verbose: bool) {
         "cases with an instruction that the guest's processor does not offer: {}, compared with #UD",
         results.absent
     );
-    let (count, ended) = (programs.cases, programs.ended);
     let _ = writeln!(
         t,
-        "random programs on the host: {count}, of these {ended} reached their end"
+        "random programs on the host: {} of 32-bit and {} of 16-bit code, {} checkpoints; {} of {} \
+         reached their end",
+        results.programs[1],
+        results.programs[0],
+        results.checkpoints,
+        programs.ended,
+        programs.cases
     );
     let _ = writeln!(t, "cases by what they exercise:");
     for name in DIMENSIONS {

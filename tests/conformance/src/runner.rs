@@ -1,6 +1,6 @@
 //! Runs forms on the oracle and the engines, and keeps what the report needs.
 
-use crate::case::{Case, Outcome, Privilege, Stop};
+use crate::case::{Case, Outcome, Privilege, Stop, Width};
 use crate::compare::{Difference, Rules, differences};
 use crate::coverage;
 use crate::engine::Engine;
@@ -31,6 +31,8 @@ pub struct Options {
     pub keep: usize,
     /// Time for shrinking in all; later failures are kept as they are.
     pub shrinking: Duration,
+    /// A program's main part runs up to this many times.
+    pub rounds: u32,
     /// Run nothing more once anything differs, and shrink nothing.
     pub stop_at_first: bool,
 }
@@ -103,6 +105,10 @@ pub struct Results {
     pub compared: BTreeMap<String, u64>,
     /// Cases by what they exercise, see [`coverage::DIMENSIONS`].
     pub dimensions: BTreeMap<&'static str, u64>,
+    /// Random programs in 16- and 32-bit code.
+    pub programs: [u64; 2],
+    /// Checkpoints that they passed on the oracle.
+    pub checkpoints: u64,
     /// Cases with an instruction that the virtual processor does not offer.
     pub absent: u64,
     /// Cases that an engine could not run, by engine and reason.
@@ -163,7 +169,9 @@ pub fn run_programs(
             return;
         }
         let bytes = 200 + rng.below(program::MOST_BYTES as u32 - 200) as usize;
-        queue.push((PROGRAMS.to_string(), program::make(rng.u64(), bytes)));
+        let rounds = 1 + rng.below(options.rounds);
+        let case = program::make(rng.u64(), bytes, rounds);
+        queue.push((PROGRAMS.to_string(), case));
         if queue.len() == 16 || n + 1 == count {
             run_chunk(&queue, options, oracle, engines, results);
             queue.clear();
@@ -234,7 +242,11 @@ pub fn run_chunk(
     let cases: Vec<Case> = queue.iter().map(|(_, c)| c.clone()).collect();
     let expected = oracle.run_batch(&cases);
     for ((name, case), outcome) in queue.iter().zip(&expected) {
-        if name != PROGRAMS {
+        if name == PROGRAMS {
+            let n = usize::from(case.width == Width::Code32);
+            results.programs[n] += 1;
+            results.checkpoints += u64::from(program::checkpoints(&outcome.memory));
+        } else {
             let mut seen = coverage::of(case, outcome);
             seen.sort_unstable();
             seen.dedup();

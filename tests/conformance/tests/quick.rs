@@ -19,6 +19,7 @@ fn sampled_forms_and_programs_agree_with_the_host() {
         step: 1,
         keep: 1,
         shrinking: Duration::from_secs(10),
+        rounds: 4,
         stop_at_first: false,
     };
     let mut oracle = Native::new().unwrap();
