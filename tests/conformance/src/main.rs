@@ -55,6 +55,9 @@ struct Arguments {
     /// Run the golden cases of this directory first.
     #[arg(long)]
     golden: Option<PathBuf>,
+    /// The program that serves translated engines, instead of this one: another build of it.
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// Serve cases on standard input with this engine (what isolates an engine uses).
     #[arg(long, hide = true)]
     worker: Option<String>,
@@ -97,7 +100,11 @@ fn main() -> Result<ExitCode> {
     };
     println!("seed {}", options.seed);
     let mut oracle = Native::new()?;
-    let mut engines = engines::list(&a.engines, &std::env::current_exe()?)?;
+    let program = match a.program {
+        Some(path) => path,
+        None => std::env::current_exe()?,
+    };
+    let mut engines = engines::list(&a.engines, &program)?;
     let begin = Instant::now();
     let mut old = Vec::new();
     if let Some(directory) = &a.golden {

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Processor time for one case; and the longest wait, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// The same for a program: a case of more than twelve pieces.
+const PATIENCE_PROGRAM: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Time lost to crashes and hangs after which the engine is given up.
 const MOST_LOST: Duration = Duration::from_secs(60);
@@ -49,12 +51,12 @@ struct Running {
 }
 
 impl Running {
-    fn answer(&self) -> Result<Vec<u8>, RecvTimeoutError> {
+    fn answer(&self, patience: Duration) -> Result<Vec<u8>, RecvTimeoutError> {
         let begin = Instant::now();
         let used = cpu_time(self.child.id());
         loop {
             let answer = self.answers.recv_timeout(PATIENCE / 4);
-            let patient = cpu_time(self.child.id()).saturating_sub(used) < PATIENCE
+            let patient = cpu_time(self.child.id()).saturating_sub(used) < patience
                 && begin.elapsed() < LONGEST_WAIT;
             if patient && answer == Err(RecvTimeoutError::Timeout) {
                 continue;
@@ -126,7 +128,8 @@ impl Isolated {
         let running = self.running.insert(running);
         let sent = send(&mut running.input, text::print(case).as_bytes());
         let answer = match sent {
-            Ok(()) => running.answer(),
+            Ok(()) if case.pieces.len() > 12 => running.answer(PATIENCE_PROGRAM),
+            Ok(()) => running.answer(PATIENCE),
             Err(_) => Err(RecvTimeoutError::Disconnected),
         };
         match answer {
