@@ -78,14 +78,18 @@ fn main() -> Result<ExitCode> {
     let cases = a.cases.unwrap_or(if a.quick {
         3
     } else if a.long {
-        400
+        100
     } else {
         30
     });
     let usual = if a.only.is_some() {
         0
     } else {
-        cases.saturating_mul(10)
+        if a.long {
+            600
+        } else {
+            cases.saturating_mul(10)
+        }
     };
     let programs = a.programs.unwrap_or(usual);
     let options = Options {

@@ -250,9 +250,8 @@ impl Writer<'_> {
             (0, 0xab),
             (0, 0xad),
         ]);
-        // LODS and SCAS write nothing: they may run over both pages, in more than 4096 steps.
-        let reads = matches!(op, 0xad | 0xae | 0xaf);
-        let long = prefix != 0 && reads && op == 0xae && self.rng.chance(10);
+        // SCAS writes nothing: it may run over both pages, in more than 4096 steps.
+        let long = op == 0xae && self.rng.chance(10);
         let (from, to) = (0xa0 + self.rng.below(0x600), 0x800 + self.rng.below(0x700));
         let count = if long {
             0x1000 + self.rng.below(0x400)
