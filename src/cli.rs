@@ -251,6 +251,9 @@ pub struct GuestsRunOptions {
     /// Keep pictures of the screens in this directory.
     #[arg(long, value_name = "DIR")]
     pub screenshots: Option<PathBuf>,
+    /// Print when each step was done, in seconds, and the monitor's processor time.
+    #[arg(long)]
+    pub times: bool,
     /// Boot the guest on this terminal and do nothing with it.
     #[arg(long, conflicts_with_all = ["all", "quick"])]
     pub console: bool,

@@ -106,6 +106,7 @@ fn suite(options: &GuestsRunOptions) -> Result<ExitCode> {
         repeat: options.repeat,
         screenshots: options.screenshots.clone(),
         memory: options.memory.map(in_kib),
+        times: options.times,
     };
     let passed = suite.run(&mut std::io::stdout().lock())?;
     Ok(if passed {

@@ -11,10 +11,18 @@ macro_rules! files {
 }
 
 /// The recipe files, in the order in which they are listed.
-const FILES: [(&str, &str); 4] = files![
+const FILES: [(&str, &str); 12] = files![
     "debian-686.toml",
     "debian-686-pae.toml",
     "grub-floppy.toml",
+    "grub-cd.toml",
+    "isolinux.toml",
+    "syslinux.toml",
+    "memtest-kernel.toml",
+    "memtest-cd.toml",
+    "ipxe-kernel.toml",
+    "ipxe-cd.toml",
+    "gnumach.toml",
     "tiny.toml",
 ];
 

@@ -28,6 +28,8 @@ pub struct Suite {
     pub screenshots: Option<PathBuf>,
     /// Memory instead of the recipes'.
     pub memory: Option<String>,
+    /// Whether to print when each step was done.
+    pub times: bool,
 }
 
 /// The guests that a suite has, `NAME/FLAVOUR`.
@@ -60,6 +62,7 @@ struct Row {
     peer: Vec<f64>,
     peer_failed: bool,
     complaints: Vec<String>,
+    times: String,
 }
 
 impl Suite {
@@ -108,6 +111,10 @@ impl Suite {
             )
             .and_then(|()| out.flush())
             .map_err(GuestError::file("write", "the table"))?;
+            if self.times {
+                out.write_all(row.times.as_bytes())
+                    .map_err(GuestError::file("write", "the table"))?;
+            }
             if row.complaints.is_empty() {
                 passed += 1;
             }
@@ -144,6 +151,7 @@ impl Suite {
     fn round(&self, image: &Image, row: &mut Row) -> Result<(), GuestError> {
         let subject = drive::run(&self.subject, image);
         self.keep(image, "ring3", &subject.pictures)?;
+        row.times.push_str(&times("ring3", &subject));
         row.runs += 1;
         match report(image, "ring3", &subject) {
             None => {
@@ -157,6 +165,7 @@ impl Suite {
         };
         let peer = drive::run(peer, image);
         self.keep(image, "qemu", &peer.pictures)?;
+        row.times.push_str(&times("QEMU", &peer));
         match report(image, "QEMU", &peer) {
             None => row.peer.push(peer.seconds),
             Some(complaint) => {
@@ -215,6 +224,20 @@ fn difference(shot: &Screenshot, ours: &Picture, theirs: &Picture) -> Option<Str
             None => Some(format!("picture {name} has another size than under QEMU")),
         },
     }
+}
+
+/// When each step was done, and what it cost.
+fn times(monitor: &str, outcome: &Outcome) -> String {
+    let all: Vec<String> = outcome
+        .step_seconds
+        .iter()
+        .map(|s| format!("{s:.2}"))
+        .collect();
+    format!(
+        "  {monitor:>5}: steps at {}; processor {:.2}\n",
+        all.join(" "),
+        outcome.cpu_seconds
+    )
 }
 
 /// What there is to say of a run that failed.

@@ -7,7 +7,8 @@ use crate::state::{GuestState, SegClass, SegReg, cr0, cr4, eflags};
 ///
 /// Bits: 0-1 CPL; 2 protected; 3 V8086; 4 CS.D (32-bit code); 5 SS.B (32-bit stack); 6 TF;
 /// 7 CR0.EM or TS (x87 traps); 8 CR0.TS (MMX/SSE trap); 9 OSFXSR; 10 OSXSAVE with AVX in XCR0;
-/// 11 single-instruction unit; 12 CR0.MP and TS (WAIT traps); 13 CR0.EM; 16-17 class of ES; 18-19 of CS;
+/// 11 single-instruction unit; 12 CR0.MP and TS (WAIT traps); 13 CR0.EM; 14 CS.limit is at least
+/// FFFFh; 16-17 class of ES; 18-19 of CS;
 /// 20-21 of SS; 22-23 of DS. FS and GS are checked at run time in protected mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -26,6 +27,7 @@ impl Mode {
     const STEP: u32 = 1 << 11;
     const WAIT_TRAPS: u32 = 1 << 12;
     const EM: u32 = 1 << 13;
+    const CODE_64K: u32 = 1 << 14;
 
     /// The mode that `st` is in.
     #[must_use]
@@ -49,6 +51,7 @@ impl Mode {
             Self::WAIT_TRAPS,
         );
         m |= bit(st.cr0 & cr0::EM != 0, Self::EM);
+        m |= bit(st.segment(SegReg::Cs).limit >= 0xffff, Self::CODE_64K);
         m |= bit(st.breakpoints_armed(), Self::STEP);
         for (shift, reg) in [
             (16, SegReg::Es),
@@ -95,6 +98,11 @@ impl Mode {
     #[must_use]
     pub const fn code32(self) -> bool {
         self.0 & Self::CODE32 != 0
+    }
+    /// CS.limit is at least FFFFh: no EIP of 16 bits lies beyond it.
+    #[must_use]
+    pub const fn code_64k(self) -> bool {
+        self.0 & Self::CODE_64K != 0
     }
     /// Stack operations use ESP, not SP.
     #[must_use]

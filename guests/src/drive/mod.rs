@@ -24,6 +24,11 @@ use std::time::{Duration, Instant};
 /// How often a screen or a serial port is looked at: the precision of the seconds.
 const LOOK: Duration = Duration::from_millis(40);
 
+/// So many equal looks in a row make a screen that has settled.
+const SETTLED: u32 = 4;
+/// After so many looks, one that keeps changing is taken as it is.
+const MOST_LOOKS: u32 = 30;
+
 /// A monitor that guests boot under.
 #[derive(Clone, Debug)]
 pub enum Monitor {
@@ -43,6 +48,10 @@ pub enum Monitor {
 pub struct Outcome {
     /// From the start of the monitor to the end of the last step, or to the monitor's end.
     pub seconds: f64,
+    /// Processor time of the monitor, user and system.
+    pub cpu_seconds: f64,
+    /// The same as `seconds` when each step was done.
+    pub step_seconds: Vec<f64>,
     /// Why it failed, if it did.
     pub failure: Option<String>,
     /// The pictures that the steps took.
@@ -80,15 +89,15 @@ trait Machine {
 pub fn run(monitor: &Monitor, image: &Image) -> Outcome {
     let mut outcome = Outcome::default();
     let start = Instant::now();
-    let attempt = Attempt::start(monitor, image);
-    let mut attempt = match attempt {
+    let before = children_seconds();
+    let mut attempt = match Attempt::start(monitor, image) {
         Ok(attempt) => attempt,
         Err(reason) => {
             outcome.failure = Some(reason);
             return outcome;
         }
     };
-    let result = attempt.all_steps(&mut outcome);
+    let result = attempt.all_steps(start, &mut outcome);
     outcome.seconds = start.elapsed().as_secs_f64();
     outcome.screen = attempt.machine.screen().ok().flatten();
     let result = result.and_then(|()| attempt.proof());
@@ -97,10 +106,21 @@ pub fn run(monitor: &Monitor, image: &Image) -> Outcome {
         let _ = attempt.machine.quit();
     }
     let (serial, messages) = attempt.process.finish();
+    outcome.cpu_seconds = children_seconds() - before;
     outcome.failure = result.err();
     outcome.serial = serial;
     outcome.messages = messages;
     outcome
+}
+
+/// Processor time of all processes that this one has started and that have ended.
+fn children_seconds() -> f64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return 0.0;
+    };
+    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+    seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
 struct Attempt<'a> {
@@ -139,11 +159,12 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    fn all_steps(&mut self, outcome: &mut Outcome) -> Result<(), String> {
+    fn all_steps(&mut self, start: Instant, outcome: &mut Outcome) -> Result<(), String> {
         let image = self.image;
         for (n, step) in image.steps.iter().enumerate() {
             self.step(step, outcome)
                 .map_err(|e| format!("step {}: {e}", n + 1))?;
+            outcome.step_seconds.push(start.elapsed().as_secs_f64());
         }
         if let Some(status) = image.proof.exit_status {
             let within = image.proof.timeout_seconds;
@@ -159,7 +180,7 @@ impl<'a> Attempt<'a> {
             Step::Keys(chords) => chords.iter().try_for_each(|c| self.machine.press(c)),
             Step::Send(text) => self.process.send(text),
             Step::Screenshot(shot) => {
-                let text = self.machine.screen()?;
+                let text = self.settled_screen()?;
                 let picture = Picture::new(self.machine.png()?, text)?;
                 let checked = picture.check(shot);
                 outcome.pictures.push((shot.clone(), picture));
@@ -228,6 +249,22 @@ impl<'a> Attempt<'a> {
             }
             sleep(LOOK);
         }
+    }
+
+    /// The screen's text when it has stopped changing, or has not for a while.
+    fn settled_screen(&mut self) -> Result<Option<String>, String> {
+        let mut text = self.machine.screen()?;
+        let mut equal = 0;
+        for _ in 0..MOST_LOOKS {
+            sleep(LOOK);
+            let next = self.machine.screen()?;
+            equal = if next == text { equal + 1 } else { 0 };
+            text = next;
+            if equal == SETTLED {
+                break;
+            }
+        }
+        Ok(text)
     }
 
     fn exit(&mut self, exit: &Exit) -> Result<(), String> {

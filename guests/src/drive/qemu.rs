@@ -34,7 +34,9 @@ pub(super) struct Qemu {
 pub(super) fn start(mut command: Command, deadline: Instant) -> Result<(Process, Qemu), String> {
     let directory = scratch()?;
     let socket = directory.join("qmp");
-    command.args(["-serial", "stdio", "-qmp"]);
+    // The same ports as under this monitor: guests list them.
+    command.args(["-serial", "stdio", "-serial", "null", "-serial", "null"]);
+    command.args(["-serial", "null", "-parallel", "null", "-qmp"]);
     command.arg(format!("unix:{},server=on,wait=off", socket.display()));
     let process = Process::start(command, directory)?;
     let (process, stream) = ring3::connect(process, &socket, deadline)?;

@@ -62,8 +62,11 @@ pub fn set_cr0<E: Env>(
         st.pdpte = load_pdptes(env, model, st.cr3)?;
     }
     st.cr0 = new;
-    // WP too: filled entries carry the supervisor's write permission as it was.
-    if changed & (cr0::PG | cr0::PE | cr0::WP) != 0 {
+    // WP too: filled entries carry the supervisor's write permission as it was. Without paging
+    // before and after, nothing that is kept depends on CR0: firmware and boot loaders go to
+    // protected mode and back for every service.
+    let paged = new & cr0::PG != 0 && changed & cr0::WP != 0;
+    if changed & cr0::PG != 0 || paged {
         env.flush_tlb(st, TlbFlush::All);
     }
     if changed & cr0::PE != 0 {

@@ -33,7 +33,7 @@ impl Lower<'_> {
     }
 
     /// Near transfers whose target may lie beyond CS.limit: the monitor checks before anything is
-    /// pushed. With 16-bit operands in real and V8086 mode no target does.
+    /// pushed. None does when the limit is 4 GiB, or 64 KiB and the operand size 16 bits.
     pub(crate) fn needs_target_check(&self, s: &crate::scan::Scanned) -> bool {
         let transfer = matches!(
             s.class,
@@ -46,9 +46,12 @@ impl Lower<'_> {
                 | Class::Loop
         );
         let mode = self.unit.mode;
-        transfer
-            && mode.seg_class(SegReg::Cs) != SegClass::Flat
-            && (!mode.real_addressing() || s.insn.code().op_code().operand_size() == 32)
+        let unlimited = matches!(
+            mode.seg_class(SegReg::Cs),
+            SegClass::Flat | SegClass::Based
+        );
+        let within = mode.code_64k() && s.insn.code().op_code().operand_size() == 16;
+        transfer && !unlimited && !within
     }
 
     /// Two loads that fault when an event waits; the guest is at the start of this instruction.
