@@ -287,6 +287,7 @@ mod tests {
         assert_eq!(run(&mut st, &mut env, TO_CR0), Ok(Flow::Next));
         assert_ne!(st.segment(SegReg::Es).class, before);
         assert!(!st.protected());
+        assert!(env.flushes.is_empty(), "addresses are what they were");
     }
 
     #[test]

@@ -46,10 +46,7 @@ impl Lower<'_> {
                 | Class::Loop
         );
         let mode = self.unit.mode;
-        let unlimited = matches!(
-            mode.seg_class(SegReg::Cs),
-            SegClass::Flat | SegClass::Based
-        );
+        let unlimited = matches!(mode.seg_class(SegReg::Cs), SegClass::Flat | SegClass::Based);
         let within = mode.code_64k() && s.insn.code().op_code().operand_size() == 16;
         transfer && !unlimited && !within
     }
