@@ -3,6 +3,7 @@
 use crate::cli::{CtlCommand, CtlOptions};
 use anyhow::{Context, Result, bail};
 use regex::Regex;
+use ring3_monitor::control::Changes;
 use ring3_monitor::control::protocol::{Answer, Request};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How often `wait-text` looks.
+/// How often `wait-text` looks at a screen that changes.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long it waits for a change at once.
+const WAIT: Duration = Duration::from_secs(1);
 
 struct Connection(BufReader<UnixStream>);
 
@@ -51,22 +54,36 @@ impl Connection {
         let regex = Regex::new(pattern).context("not a regular expression")?;
         let limit = Duration::try_from_secs_f64(timeout).context("not a number of seconds")?;
         let start = Instant::now();
+        let mut changes = self.changes(None, Duration::ZERO)?;
+        let mut text = String::new();
         loop {
-            // A screen with graphics is not the one that is waited for.
-            let shown = self.ask(&Request::ScreenText);
-            let text = match shown {
-                Ok((answer, _)) => answer.text.unwrap_or_default(),
-                Err(e) if e.to_string().contains("graphics") => String::new(),
-                Err(e) => return Err(e),
-            };
+            // A picture has no text.
+            if changes.graphics {
+                text.clear();
+            } else if changes.lines.is_none() {
+                // The screen may have turned to graphics in between.
+                let shown = self.ask(&Request::ScreenText);
+                text = shown.ok().and_then(|s| s.0.text).unwrap_or_default();
+            }
             if regex.is_match(&text) {
                 return Ok(text);
             }
-            if start.elapsed() > limit {
+            let rest = limit.saturating_sub(start.elapsed());
+            if rest.is_zero() {
                 bail!("'{pattern}' did not appear within {timeout} s; the screen shows:\n{text}");
             }
-            std::thread::sleep(LOOK);
+            // A screen that changes all the time is looked at now and then.
+            std::thread::sleep(LOOK.min(rest));
+            changes = self.changes(Some(changes.generation), rest.min(WAIT))?;
         }
+    }
+
+    /// What changed on the screen after a generation; waits for it.
+    fn changes(&mut self, since: Option<u64>, limit: Duration) -> Result<Changes> {
+        let timeout = limit.as_millis().try_into().unwrap_or(u32::MAX);
+        let (answer, _) = self.ask(&Request::ScreenChanges { since, timeout })?;
+        serde_json::from_str(&answer.text.unwrap_or_default())
+            .context("cannot understand the machine")
     }
 }
 

@@ -1,93 +1,13 @@
 //! Bootable images through real firmware, seen and driven by the control socket.
 
+mod machine;
+
+use machine::Machine;
 use ring3_guests::cache::Cache;
 use ring3_guests::{Refresh, package_file, session};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// A running machine and its socket.
-struct Machine {
-    child: Child,
-    directory: tempfile::TempDir,
-}
-
-impl Machine {
-    fn start(options: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("ctl");
-        let child = Command::new(env!("CARGO_BIN_EXE_ring3"))
-            .args(["run", "--snapshot", "--control"])
-            .arg(format!("unix:{}", socket.display()))
-            .args(options)
-            .args(if options.contains(&"--serial") {
-                &[][..]
-            } else {
-                &["--serial", "none"]
-            })
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let machine = Self { child, directory };
-        let start = Instant::now();
-        while !socket.exists() {
-            // Fetching the firmware for the first time takes a while.
-            assert!(
-                start.elapsed() < Duration::from_secs(120),
-                "no control socket"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        machine
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// `ring3 ctl`: its output, or its error as `Err`.
-    fn try_ctl(&self, words: &[&str]) -> Result<String, String> {
-        let output = Command::new(env!("CARGO_BIN_EXE_ring3"))
-            .arg("ctl")
-            .arg(self.path("ctl"))
-            .args(words)
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
-    }
-
-    fn ctl(&self, words: &[&str]) -> String {
-        self.try_ctl(words)
-            .unwrap_or_else(|e| panic!("{words:?}: {e}"))
-    }
-
-    fn wait(&self, regex: &str) -> String {
-        self.ctl(&["wait-text", regex, "--timeout", "60"])
-    }
-
-    fn exit_code(&mut self) -> Option<i32> {
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(10) {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        None
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A file of a Debian package.
 fn file(package: &str, path: &str) -> String {

@@ -8,7 +8,7 @@ use crate::clock::VmClock;
 use crate::config::{
     BootSource, EngineKind, Interface, MachineConfig, Outcome, SerialSpec, StatsFormat,
 };
-use crate::control::{ControlError, ControlServer, Order, Orders, Remote};
+use crate::control::{ControlError, ControlServer, Order, Orders, Remote, Screen};
 use crate::cpu::cpuid::CpuModel;
 use crate::drives::{self, DriveError};
 use crate::firmware::smbios::Smbios;
@@ -286,6 +286,8 @@ impl Machine {
                 orders: Arc::clone(&self.orders),
                 stop: Arc::clone(&self.config.stop),
                 snapshot: self.config.snapshot,
+                screen: Arc::new(Screen::new(Arc::clone(&self.ram))),
+                keyboard: Arc::default(),
             };
             server
                 .serve(remote)
@@ -359,19 +361,25 @@ impl Machine {
     fn obey(&mut self) {
         while let Some(order) = self.orders.take() {
             match order {
-                Order::Pause => {
+                // A peer that waits no more gets no answer.
+                Order::Pause(to) => {
                     self.clock.pause();
                     self.paused = true;
+                    let _ = to.try_send(());
                 }
-                Order::Resume => {
+                Order::Resume(to) => {
                     self.clock.resume();
                     self.paused = false;
                     if let Some(io) = &self.vcpu.core().io {
                         io.wake();
                     }
+                    let _ = to.try_send(());
+                }
+                Order::Harvest(to) => {
+                    let (st, core) = self.vcpu.parts_mut();
+                    let _ = to.try_send(core.mmu.harvest_video(st));
                 }
                 Order::Stats(to) => {
-                    // A peer that waits no more gets nothing.
                     let _ =
                         to.try_send(Report::collect(&self.vcpu, &self.clock).json().to_string());
                 }

@@ -11,6 +11,17 @@ pub const MAX_HEIGHT: u16 = 1600;
 /// Bytes of a bank in the window at A0000h.
 pub const BANK: usize = 0x1_0000;
 
+/// What a linear mode shows of video memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// The byte of the first pixel.
+    pub start: usize,
+    /// Bytes from one line to the next.
+    pub pitch: usize,
+    /// Lines.
+    pub height: usize,
+}
+
 /// The interface's registers.
 #[derive(Clone, Debug)]
 pub struct Dispi {

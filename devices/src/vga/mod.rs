@@ -11,7 +11,7 @@ mod spec;
 mod text;
 mod video;
 
-pub use dispi::{MAX_HEIGHT, MAX_WIDTH};
+pub use dispi::{Linear, MAX_HEIGHT, MAX_WIDTH};
 pub use render::Frame;
 pub use text::{Cell, TextScreen};
 pub use video::VideoMemory;
@@ -150,6 +150,16 @@ impl Vga {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// The part of video memory that the screen shows, in modes of the Bochs interface.
+    #[must_use]
+    pub fn linear(&self) -> Option<Linear> {
+        self.dispi.enabled().then(|| Linear {
+            start: self.dispi.start(),
+            pitch: self.dispi.pitch(),
+            height: self.dispi.yres.into(),
+        })
     }
 
     /// The address that the guest has given the linear framebuffer.

@@ -41,10 +41,16 @@ impl TextScreen {
 }
 
 impl Vga {
+    /// The screen shows pixels, not characters.
+    #[must_use]
+    pub fn is_graphics(&self) -> bool {
+        self.dispi.enabled() || self.gc[gc::MISC] & 1 != 0
+    }
+
     /// The text screen; `None` in graphics modes.
     #[must_use]
     pub fn text(&self) -> Option<TextScreen> {
-        if self.dispi.enabled() || self.gc[gc::MISC] & 1 != 0 {
+        if self.is_graphics() {
             return None;
         }
         let glyphs: Vec<char> = CP437.chars().collect();

@@ -5,7 +5,7 @@ use ring3_devices::block::BlockBackend;
 use ring3_devices::fw_cfg::FwCfg;
 use ring3_devices::ide::MediumError;
 use ring3_devices::kbc::{Buttons, Key};
-use ring3_devices::vga::{Frame, TextScreen};
+use ring3_devices::vga::{Frame, Linear, TextScreen};
 
 /// An image as chips take it.
 pub type Medium = Box<dyn BlockBackend>;
@@ -88,6 +88,14 @@ impl Board {
     #[must_use]
     pub fn screen_text(&self) -> Option<TextScreen> {
         self.chips.pci.functions.vga.text()
+    }
+
+    /// How often the picture changed otherwise than by the linear framebuffer
+    /// ([`ring3_devices::vga::Vga::changes`]), what it shows of that, and whether it shows graphics.
+    #[must_use]
+    pub fn picture(&self) -> (u64, Option<Linear>, bool) {
+        let vga = &self.chips.pci.functions.vga;
+        (vga.changes(), vga.linear(), vga.is_graphics())
     }
 
     /// The picture on the screen.

@@ -13,12 +13,15 @@ const LOOK: Duration = Duration::from_millis(50);
 /// An order.
 #[derive(Debug)]
 pub enum Order {
-    /// Stop running the guest.
-    Pause,
+    /// Stop running the guest; the answer comes when it has stopped.
+    Pause(SyncSender<()>),
     /// Run it again.
-    Resume,
+    Resume(SyncSender<()>),
     /// Send the counters as JSON.
     Stats(SyncSender<String>),
+    /// Watch video memory, and send the numbers of the pages that were written to since the last
+    /// time.
+    Harvest(SyncSender<Vec<u32>>),
 }
 
 /// Orders for the machine's thread.

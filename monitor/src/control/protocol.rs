@@ -15,6 +15,15 @@ pub enum Request {
     ScreenText,
     /// The screen as PNG, in the bytes after the answer.
     Screenshot,
+    /// What changed on the screen, as JSON ([`super::Changes`]); waits for a change.
+    ScreenChanges {
+        /// The generation of an earlier answer; without it, everything has changed.
+        #[serde(default)]
+        since: Option<u64>,
+        /// How long to wait at most, in milliseconds.
+        #[serde(default)]
+        timeout: u32,
+    },
     /// Chords, one after the other.
     Sendkey {
         /// Such as `ctrl-alt-delete`.

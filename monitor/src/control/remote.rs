@@ -4,11 +4,14 @@ use super::keys::{self, KeyError};
 use super::orders::{Order, Orders};
 use super::picture;
 use super::protocol::{Answer, Request};
+use super::screen::Screen;
 use crate::board::{Board, IoWaker, Kick, StopHandle, StopReason};
 use crate::drives::FIRST_CD_ROM;
 use crate::image::{self, OpenMode};
 use ring3_devices::kbc::{Buttons, Key};
+use ring3_devices::vga::Linear;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +37,10 @@ pub struct Remote {
     pub stop: Arc<StopHandle>,
     /// Writes to inserted images are dropped.
     pub snapshot: bool,
+    /// Watches the screen.
+    pub screen: Arc<Screen>,
+    /// Held by who presses keys: texts of two peers must not mix.
+    pub keyboard: Arc<Mutex<()>>,
 }
 
 impl Remote {
@@ -52,13 +59,27 @@ impl Remote {
         self.stop.request(StopReason::Quit);
     }
 
-    fn order(&self, order: Order) -> Result<(), String> {
-        if !self.orders.give(order) {
-            return Err("the machine does not answer".into());
+    /// Presses the reset button.
+    pub fn reset(&self) {
+        self.board().request_reset();
+        self.notify();
+    }
+
+    /// Gives the machine's thread an order and waits for its answer.
+    pub(super) fn ask<T>(&self, order: impl FnOnce(SyncSender<T>) -> Order) -> Result<T, String> {
+        const SILENT: &str = "the machine does not answer";
+        let (sender, receiver) = sync_channel(1);
+        if !self.orders.give(order(sender)) {
+            return Err(SILENT.into());
         }
         self.board().request_orders();
         self.notify();
-        Ok(())
+        receiver.recv_timeout(PATIENCE).map_err(|_| SILENT.into())
+    }
+
+    /// What [`Board::picture`] says.
+    pub(super) fn picture(&self) -> (u64, Option<Linear>, bool) {
+        self.board().picture()
     }
 
     /// Carries a request out: the answer, and bytes after it.
@@ -78,7 +99,16 @@ impl Remote {
                 };
             }
             Request::ScreenText => self.screen_text().map(Some),
-            Request::Stats => self.stats().map(Some),
+            Request::ScreenChanges { since, timeout } => {
+                let limit = Duration::from_millis(timeout.into());
+                let changes = self.screen.changes(self, since, limit);
+                changes.and_then(|c| {
+                    serde_json::to_string(&c)
+                        .map(Some)
+                        .map_err(|e| e.to_string())
+                })
+            }
+            Request::Stats => self.ask(Order::Stats).map(Some),
             other => self.act(other).map(|()| None),
         };
         match result {
@@ -122,20 +152,20 @@ impl Remote {
             }
             Request::Cdrom { path } => self.insert(path.as_deref(), true),
             Request::Floppy { path } => self.insert(path.as_deref(), false),
-            Request::Pause => self.order(Order::Pause),
-            Request::Resume => self.order(Order::Resume),
-            Request::Reset => {
-                self.board().request_reset();
-                self.notify();
-                Ok(())
-            }
+            Request::Pause => self.ask(Order::Pause),
+            Request::Resume => self.ask(Order::Resume),
             Request::Powerdown => {
                 self.board().press_power_button();
                 self.notify();
                 Ok(())
             }
-            // The server calls `quit` when the peer has its answer.
-            Request::Quit | Request::ScreenText | Request::Screenshot | Request::Stats => Ok(()),
+            // The server calls `quit` and `reset` when the peer has its answer.
+            Request::Quit
+            | Request::Reset
+            | Request::ScreenText
+            | Request::Screenshot
+            | Request::ScreenChanges { .. }
+            | Request::Stats => Ok(()),
         }
     }
 
@@ -147,17 +177,11 @@ impl Remote {
         Ok(text)
     }
 
-    fn stats(&self) -> Result<String, String> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.order(Order::Stats(sender))?;
-        receiver
-            .recv_timeout(PATIENCE)
-            .map_err(|_| "the machine does not answer".into())
-    }
-
     fn press_all(&self, chords: Result<Vec<Vec<Key>>, KeyError>) -> Result<(), String> {
         // Nothing is typed if part of it cannot be.
-        for chord in chords.map_err(|e| e.to_string())? {
+        let chords = chords.map_err(|e| e.to_string())?;
+        let _alone = self.keyboard.lock().unwrap_or_else(PoisonError::into_inner);
+        for chord in chords {
             for key in &chord {
                 self.key(*key, true)?;
             }

@@ -8,9 +8,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Peers at once.
-const MAX_PEERS: usize = 16;
+const MAX_PEERS: usize = 64;
+/// How long a peer may leave an answer unread.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,9 @@ impl ControlServer {
                     let Ok(stream) = stream else { continue };
                     if peers.fetch_add(1, Ordering::AcqRel) >= MAX_PEERS {
                         peers.fetch_sub(1, Ordering::AcqRel);
+                        // A new socket's buffer takes this without waiting.
+                        let text = format!("{MAX_PEERS} others are connected already");
+                        let _ = (&stream).write_all(&line(&refusal(text)));
                         continue;
                     }
                     let (remote, count) = (remote.clone(), Arc::clone(&peers));
@@ -121,44 +127,58 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
 }
 
+fn refusal(text: String) -> Answer {
+    Answer {
+        error: Some(text),
+        ..Answer::default()
+    }
+}
+
+/// An answer as it is sent.
+fn line(answer: &Answer) -> Vec<u8> {
+    // Strings and numbers always have a JSON form.
+    let mut out = serde_json::to_vec(answer).unwrap_or_default();
+    out.push(b'\n');
+    out
+}
+
 fn converse(stream: &UnixStream, remote: &Remote) -> io::Result<()> {
+    stream.set_write_timeout(Some(WRITE_PATIENCE))?;
     let mut reader = BufReader::new(stream);
     loop {
-        let mut line = Vec::new();
+        let mut request = Vec::new();
         reader
             .by_ref()
             .take(MAX_LINE)
-            .read_until(b'\n', &mut line)?;
-        if line.is_empty() {
+            .read_until(b'\n', &mut request)?;
+        if request.is_empty() {
             return Ok(());
         }
-        let mut quit = false;
-        let (answer, bytes) = match serde_json::from_slice::<Request>(&line) {
+        let mut stream = stream;
+        let whole = request.last() == Some(&b'\n');
+        if !whole && request.len() as u64 == MAX_LINE {
+            let text = format!("a request has at most {MAX_LINE} bytes and ends with a newline");
+            return stream.write_all(&line(&refusal(text)));
+        }
+        let mut last = None;
+        let (answer, bytes) = match serde_json::from_slice::<Request>(&request) {
             Ok(request) => {
-                quit = request == Request::Quit;
+                // The machine may be gone before it can answer to these.
+                last = matches!(request, Request::Quit | Request::Reset).then(|| request.clone());
                 remote.handle(request)
             }
-            Err(e) => {
-                let error = Some(format!("not a request: {e}"));
-                (
-                    Answer {
-                        error,
-                        ..Answer::default()
-                    },
-                    Vec::new(),
-                )
-            }
+            Err(e) => (refusal(format!("not a request: {e}")), Vec::new()),
         };
-        let mut out = serde_json::to_vec(&answer)?;
-        out.push(b'\n');
+        let mut out = line(&answer);
         out.extend(bytes);
-        let mut stream = stream;
         let written = stream.write_all(&out);
-        if quit {
-            remote.quit();
+        match last {
+            Some(Request::Quit) => remote.quit(),
+            Some(_) => remote.reset(),
+            None => {}
         }
         written?;
-        if line.last() != Some(&b'\n') {
+        if !whole {
             return Ok(());
         }
     }
