@@ -57,12 +57,7 @@ impl Apt {
     /// # Errors
     /// [`GuestError::Program`] when apt fails, [`GuestError::NoPackage`] when nothing fits.
     pub fn resolve(&mut self, package: &Package) -> Result<(String, String), GuestError> {
-        let update = if self.updated {
-            Ok(String::new())
-        } else {
-            self.run("apt-get", &["update", "-q"])
-        };
-        self.updated = true;
+        let update = self.update();
         let mut best: Option<(usize, String, String)> = None;
         for name in self.run("apt-cache", &["pkgnames"])?.lines() {
             let Some(rank) = package.rank(name) else {
@@ -132,7 +127,23 @@ impl Apt {
         })
     }
 
-    fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, GuestError> {
+    /// Brings the package lists up to date, once.
+    ///
+    /// # Errors
+    /// [`GuestError::Program`] when a mirror fails. The others' lists are there all the same.
+    pub fn update(&mut self) -> Result<(), GuestError> {
+        if std::mem::replace(&mut self.updated, true) {
+            return Ok(());
+        }
+        self.run("apt-get", &["update", "-q"]).map(drop)
+    }
+
+    /// Runs `apt-get` or `apt-cache` in the private root; its output.
+    pub(crate) fn run(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+    ) -> Result<String, GuestError> {
         self.run_in(&self.root, program, arguments)
     }
 

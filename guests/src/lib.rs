@@ -5,6 +5,7 @@
 //! - [`parts`]: floppies, discs and files that recipes describe;
 //! - [`cache`]: where fetched and built files are kept, with their checksums;
 //! - [`debian`]: Debian packages by a private apt root, nothing installed;
+//! - [`disk`]: a hard disk with Debian installed on it;
 //! - [`initramfs`], [`cpio`]: the initial file system around a static busybox;
 //! - [`tiny`]: our own guests of one CPU feature each, assembled by nasm;
 //! - [`program`]: our own i386 Linux programs, compiled by gcc;
@@ -15,6 +16,7 @@
 pub mod cache;
 pub mod cpio;
 pub mod debian;
+pub mod disk;
 pub mod drive;
 mod error;
 mod fetch;
