@@ -6,7 +6,7 @@ RING3 = $(or $(CARGO_TARGET_DIR),target)/release/ring3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GUEST ?= debian-686
 
-.PHONY: build run test bench test-guests conformance tools peers lint
+.PHONY: build run test bench test-guests conformance tools disk-tools peers lint
 
 build:
 	$(CARGO) build --release
@@ -20,7 +20,7 @@ test: tools
 	$(CARGO) test --release --workspace
 
 # Every guest that has a recipe, under ring3 and under QEMU, driven and compared; twenty boots of each kernel.
-test-guests: tools peers build
+test-guests: tools disk-tools peers build
 	$(RING3) guests run --all --peer qemu
 	$(CARGO) test --release --test boot -- --ignored
 	$(CARGO) test --release --test kill -- --ignored
@@ -50,6 +50,11 @@ lint:
 # nasm assembles the tiny guests; e2fsprogs looks into file systems that guests wrote.
 tools:
 	@for t in nasm:nasm gcc:gcc /sbin/e2fsck:e2fsprogs; do command -v $${t%:*} >/dev/null || echo $${t#*:}; done | xargs -r sh -c '$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends "$$@"' sh
+
+# What builds the Debian disk, and checks its file system afterwards.
+DISK_TOOLS = mmdebstrap arch-test fakeroot e2fsprogs
+disk-tools:
+	@dpkg --status $(DISK_TOOLS) >/dev/null 2>&1 || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(DISK_TOOLS); }
 
 peers:
 	@for t in qemu-system-i386:qemu-system-x86 qemu-img:qemu-utils; do command -v $${t%:*} >/dev/null || echo $${t#*:}; done | xargs -r sh -c '$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends "$$@"' sh

@@ -37,6 +37,8 @@ pub struct Image {
     pub busybox: Option<PathBuf>,
     /// Drives and their media.
     pub drives: Vec<(DriveKind, PathBuf)>,
+    /// Whether what the guest writes to its drives stays there: they are copies of the parts.
+    pub keep_writes: bool,
     /// The parts by name, for steps that insert one.
     pub parts: BTreeMap<String, PathBuf>,
     /// How it boots.
@@ -72,6 +74,7 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
         initrd: None,
         busybox: None,
         drives: Vec::new(),
+        keep_writes: false,
         parts: BTreeMap::new(),
         boot: recipe.boot.clone(),
         steps: flavour.steps.clone(),

@@ -97,6 +97,12 @@ impl<'a> Parts<'a> {
                 inputs.insert(0, (String::new(), self.part(base)?));
                 inputs
             }
+            Part::DebianDisk(disk) => {
+                let file = format!("{}-{name}", self.recipe);
+                let (path, origin) = disk.prepare(&mut self.fetcher, &file)?;
+                self.origins.push(origin);
+                return Ok(path);
+            }
             Part::Text { .. } | Part::Blank { .. } => Vec::new(),
         };
         let mut hash = Sha256::new();
@@ -115,7 +121,7 @@ impl<'a> Parts<'a> {
             fs::remove_file(&partial).map_err(GuestError::file("remove", &partial))?;
         }
         match part {
-            Part::Package { .. } => {}
+            Part::Package { .. } | Part::DebianDisk(_) => {}
             Part::Text { text } => write_whole(&partial, text.as_bytes())?,
             Part::Blank { size } => {
                 let bytes =

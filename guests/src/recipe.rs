@@ -1,6 +1,7 @@
 //! The recipes: guest facts as data, carried inside the program.
 
 use crate::GuestError;
+use crate::disk::DebianDisk;
 use crate::step::Step;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ macro_rules! files {
 }
 
 /// The recipe files, in the order in which they are listed.
-const FILES: [(&str, &str); 12] = files![
+const FILES: &[(&str, &str)] = &files![
     "debian-686.toml",
     "debian-686-pae.toml",
     "grub-floppy.toml",
@@ -23,6 +24,7 @@ const FILES: [(&str, &str); 12] = files![
     "ipxe-kernel.toml",
     "ipxe-cd.toml",
     "gnumach.toml",
+    "debian-disk.toml",
     "tiny.toml",
 ];
 
@@ -66,6 +68,10 @@ pub struct Boot {
     /// Whether the guest may restart; otherwise that ends the run.
     #[serde(default)]
     pub reboot: bool,
+    /// Whether the guest writes to copies of its disks and diskettes, which last as long as the
+    /// run and can be checked at its end; otherwise what it writes is dropped.
+    #[serde(default)]
+    pub copies: bool,
 }
 
 /// What firmware tries first.
@@ -179,6 +185,8 @@ pub enum Part {
         /// Parts by their path on the disc.
         files: BTreeMap<String, String>,
     },
+    /// A hard disk with Debian installed on it, bootable.
+    DebianDisk(DebianDisk),
     /// An empty disk.
     Blank {
         /// Its size as the command line writes memory sizes ("64M").
@@ -192,7 +200,7 @@ pub enum Part {
 pub struct Drive {
     /// What it is.
     pub kind: DriveKind,
-    /// The part that is the medium. What the guest writes to it is dropped.
+    /// The part that is the medium, which is never written to.
     pub part: String,
 }
 
@@ -303,7 +311,7 @@ impl Recipe {
     /// [`GuestError::BadRecipe`] when one does not parse (checked by a unit test).
     pub fn all() -> Result<Vec<Self>, GuestError> {
         let mut all = Vec::new();
-        for (file, text) in FILES {
+        for &(file, text) in FILES {
             let bad = |e: toml::de::Error| GuestError::BadRecipe {
                 file: file.into(),
                 reason: e.to_string(),

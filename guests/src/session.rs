@@ -80,7 +80,7 @@ pub fn qemu_command(image: &Image, serial: &Path) -> Command {
 }
 
 /// The command line that boots `image` under `ring3`, without its serial port. What the guest
-/// writes to its drives is dropped.
+/// writes to its drives is dropped, unless [`Image::keep_writes`] says otherwise.
 #[must_use]
 pub fn ring3_machine(ring3: &Path, image: &Image) -> Command {
     let mut command = Command::new(ring3);
@@ -103,7 +103,7 @@ pub fn ring3_machine(ring3: &Path, image: &Image) -> Command {
         };
         command.arg(option).arg(medium);
     }
-    if !image.drives.is_empty() {
+    if !image.drives.is_empty() && !image.keep_writes {
         command.arg("--snapshot");
     }
     if let Some(order) = image.boot.order {
@@ -147,7 +147,7 @@ pub fn qemu_machine(image: &Image) -> Command {
         ));
         places[place] += 1;
     }
-    if !image.drives.is_empty() {
+    if !image.drives.is_empty() && !image.keep_writes {
         command.arg("-snapshot");
     }
     if let Some(order) = image.boot.order {

@@ -29,6 +29,9 @@ pub enum Step {
     Sleep(f64),
     /// Waits until the monitor ends by itself.
     Exit(Exit),
+    /// Checks the file system in the first partition of the first hard disk, a copy, after the
+    /// monitor's end: it must be clean.
+    CheckFileSystem,
 }
 
 /// A text to wait for. A regular expression in which `^` and `$` match at line ends; exactly one

@@ -51,13 +51,9 @@ fn boot_record(boot: &[u8], partition_bytes: u64) -> Result<[u8; 512], String> {
     Ok(record)
 }
 
-/// Writes a disk of `bytes` with the file system `system` and the GRUB of directory `grub`.
-pub(super) fn assemble(
-    disk: &Path,
-    system: &Path,
-    grub: &Path,
-    bytes: u64,
-) -> Result<(), GuestError> {
+/// Puts the GRUB of directory `grub` and a partition table in front of the file system on a disk of
+/// `bytes`.
+pub(super) fn make_bootable(disk: &Path, grub: &Path, bytes: u64) -> Result<(), GuestError> {
     let read = |name: &str| {
         let path = grub.join(name);
         fs::read(&path).map_err(GuestError::file("read", path))
@@ -72,11 +68,9 @@ pub(super) fn assemble(
     }
     let record = boot_record(&boot, bytes - PARTITION_OFFSET).map_err(bad)?;
     let write = || {
-        let mut file = File::create(disk)?;
-        file.set_len(bytes)?;
+        let mut file = File::options().write(true).open(disk)?;
         file.write_all(&record)?;
         file.write_all(&core)?;
-        copy_data(&mut File::open(system)?, &mut file, PARTITION_OFFSET)?;
         file.sync_all()
     };
     write().map_err(GuestError::file("write", disk))
@@ -87,15 +81,10 @@ pub(super) fn assemble(
 /// # Errors
 /// As the system has it.
 pub fn copy_sparse(from: &Path, to: &Path) -> std::io::Result<()> {
+    use nix::unistd::{Whence, lseek};
     let mut source = File::open(from)?;
     let mut target = File::create(to)?;
     target.set_len(source.metadata()?.len())?;
-    copy_data(&mut source, &mut target, 0)
-}
-
-/// Copies what is not a hole to the same place plus `shift`.
-fn copy_data(source: &mut File, target: &mut File, shift: u64) -> std::io::Result<()> {
-    use nix::unistd::{Whence, lseek};
     let mut at = 0;
     loop {
         let start = match lseek(source.as_fd(), at, Whence::SeekData) {
@@ -107,8 +96,8 @@ fn copy_data(source: &mut File, target: &mut File, shift: u64) -> std::io::Resul
         let end = lseek(source.as_fd(), start, Whence::SeekHole)?;
         let (from, length) = (start.cast_unsigned(), (end - start).cast_unsigned());
         source.seek(SeekFrom::Start(from))?;
-        target.seek(SeekFrom::Start(from + shift))?;
-        std::io::copy(&mut (&*source).take(length), target)?;
+        target.seek(SeekFrom::Start(from))?;
+        std::io::copy(&mut (&source).take(length), &mut target)?;
         at = end;
     }
 }

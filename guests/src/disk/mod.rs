@@ -5,7 +5,7 @@
 //! directory (as root, or in a user name space), a setup script of ours has the last word there,
 //! mke2fs fills a file system from the result below fakeroot, and [`layout`] puts the boot blocks
 //! and the partition together. The programs are `mmdebstrap`, `arch-test`, `fakeroot`, `tar` and
-//! `mke2fs`; `make tools` installs them.
+//! `mke2fs`; `make disk-tools` installs them.
 //!
 //! The image lies in `images/` below the cache directory, named by a digest of the packages, the
 //! scripts and the layout. It is read-only: whoever lets a guest write makes a copy first.
@@ -17,7 +17,7 @@ pub use layout::{PARTITION_OFFSET, copy_sparse};
 
 use crate::GuestError;
 use crate::cache::{Cache, hexadecimal};
-use crate::image::Refresh;
+use crate::fetch::Fetcher;
 use packages::Set;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -71,14 +71,13 @@ impl DebianDisk {
     ///
     /// # Errors
     /// [`GuestError`]: a program that is missing or failed, no space, a package that is gone.
-    pub fn prepare(
+    pub(crate) fn prepare(
         &self,
-        cache: &mut Cache,
+        fetcher: &mut Fetcher,
         name: &str,
-        architecture: &str,
-        suites: &[String],
-        refresh: Refresh,
     ) -> Result<(PathBuf, String), GuestError> {
+        let (architecture, suites) = (fetcher.architecture, fetcher.suites);
+        let (refresh, cache) = (fetcher.refresh, &mut *fetcher.cache);
         let mut scripts = Vec::new();
         for file in &self.scripts {
             let text = script(file).ok_or_else(|| GuestError::BadRecipe {
@@ -90,7 +89,9 @@ impl DebianDisk {
         let mut set = Set::of(cache, architecture, suites, &self.packages, refresh)?;
         let origin = format!("{} packages of Debian {}", set.len(), self.suite);
         let mut hash = Sha256::new();
-        hash.update(format!("{FORMAT} {EPOCH} {FILE_SYSTEM} {self:?} {architecture} "));
+        hash.update(format!(
+            "{FORMAT} {EPOCH} {FILE_SYSTEM} {self:?} {architecture} "
+        ));
         hash.update(set.manifest());
         for (_, text) in &scripts {
             hash.update(text);
@@ -138,33 +139,50 @@ impl DebianDisk {
                 ))
                 .arg(&self.suite)
                 .arg("-")
-                .arg(format!("deb [trusted=yes] copy:{} ./", at("packages").display()))
+                .arg(format!(
+                    "deb [trusted=yes] copy:{} ./",
+                    at("packages").display()
+                ))
                 .env("FILE_SYSTEM", FILE_SYSTEM)
                 .stdout(File::create(&tree).map_err(GuestError::file("create", &tree))?),
         )?;
-        let system = at("file-system");
-        File::create(&system)
-            .and_then(|f| f.set_len((self.mebibytes << 20) - PARTITION_OFFSET))
-            .map_err(GuestError::file("create", &system))?;
+        let partial = image.with_extension("partial");
+        let filled = self.fill(&partial, &work).and_then(|()| {
+            let grub = at("tree/boot/grub/i386-pc");
+            layout::make_bootable(&partial, &grub, self.mebibytes << 20)?;
+            fs::set_permissions(&partial, fs::Permissions::from_mode(0o444))
+                .and_then(|()| fs::rename(&partial, image))
+                .map_err(GuestError::file("write", image))
+        });
+        if filled.is_err() {
+            // It is large, and of no use.
+            let _ = fs::remove_file(&partial);
+        }
+        filled
+    }
+
+    /// Makes the file system on `disk`, of `tree.tar` in the workspace, which becomes `tree`.
+    fn fill(&self, disk: &Path, work: &Workspace) -> Result<(), GuestError> {
+        File::create(disk)
+            .and_then(|f| f.set_len(self.mebibytes << 20))
+            .map_err(GuestError::file("create", disk))?;
         // One fakeroot for both: it remembers owners and modes from tar to mke2fs.
-        let fill = "mkdir tree && tar --numeric-owner -xf tree.tar -C tree && \
-                    mke2fs -q -F -t ext4 -L debian -U \"$FILE_SYSTEM\" \
-                    -E \"hash_seed=$HASH_SEED\" -d tree file-system";
+        let script = "mkdir tree && tar --numeric-owner -xf tree.tar -C tree && rm tree.tar && \
+                      mke2fs -q -F -t ext4 -L debian -U \"$FILE_SYSTEM\" \
+                      -E \"offset=$OFFSET,hash_seed=$HASH_SEED\" -d tree \"$DISK\" \"$SIZE\"";
+        let kibibytes = (self.mebibytes << 10) - (PARTITION_OFFSET >> 10);
         run(
             "fakeroot",
             Command::new("fakeroot")
-                .args(["sh", "-c", fill])
+                .args(["sh", "-c", script])
                 .current_dir(&work.0)
+                .env("DISK", disk)
+                .env("OFFSET", PARTITION_OFFSET.to_string())
+                .env("SIZE", format!("{kibibytes}k"))
                 .env("FILE_SYSTEM", FILE_SYSTEM)
                 .env("HASH_SEED", HASH_SEED)
                 .env("E2FSPROGS_FAKE_TIME", EPOCH),
-        )?;
-        let partial = image.with_extension("partial");
-        let grub = at("tree/boot/grub/i386-pc");
-        layout::assemble(&partial, &system, &grub, self.mebibytes << 20)?;
-        fs::set_permissions(&partial, fs::Permissions::from_mode(0o444))
-            .and_then(|()| fs::rename(&partial, image))
-            .map_err(GuestError::file("write", image))
+        )
     }
 }
 
@@ -221,7 +239,7 @@ fn run(program: &'static str, command: &mut Command) -> Result<(), GuestError> {
         .map_err(|e| GuestError::Program {
             program,
             reason: match e.kind() {
-                std::io::ErrorKind::NotFound => "it is not installed (make tools)".into(),
+                std::io::ErrorKind::NotFound => "it is not installed (make disk-tools)".into(),
                 _ => e.to_string(),
             },
         })?;

@@ -47,7 +47,11 @@ impl Set {
             return Ok(set);
         }
         let directory = cache.directory("packages")?;
-        for name in download(&mut Apt::new(cache, architecture, suites)?, &directory, wanted)? {
+        for name in download(
+            &mut Apt::new(cache, architecture, suites)?,
+            &directory,
+            wanted,
+        )? {
             let digest = sha256_of(&directory.join(&name))?;
             set.files.push((name, digest));
         }

@@ -3,6 +3,7 @@
 //! [`Monitor`] says which monitor; the two differ only behind the `Machine` trait, so that a
 //! recipe that fails under both is at fault itself.
 
+mod copies;
 mod keyboard;
 mod picture;
 mod process;
@@ -12,9 +13,12 @@ mod vga;
 
 pub use picture::{Picture, different_pixels};
 
+use crate::disk::check_file_system;
 use crate::image::Image;
+use crate::recipe::DriveKind;
 use crate::session::{qemu_machine, ring3_machine};
 use crate::step::{Exit, Removable, Screenshot, Step, Wait};
+use copies::Copies;
 use process::Process;
 use regex::{Regex, RegexBuilder};
 use std::path::{Path, PathBuf};
@@ -88,6 +92,14 @@ trait Machine {
 #[must_use]
 pub fn run(monitor: &Monitor, image: &Image) -> Outcome {
     let mut outcome = Outcome::default();
+    let copies = match Copies::of(image) {
+        Ok(copies) => copies,
+        Err(reason) => {
+            outcome.failure = Some(reason);
+            return outcome;
+        }
+    };
+    let image = &copies.image;
     let start = Instant::now();
     let before = children_seconds();
     let mut attempt = match Attempt::start(monitor, image) {
@@ -199,6 +211,7 @@ impl<'a> Attempt<'a> {
                 Ok(())
             }
             Step::Exit(exit) => self.exit(exit),
+            Step::CheckFileSystem => self.check_file_system(),
         }
     }
 
@@ -280,6 +293,19 @@ impl<'a> Attempt<'a> {
                 return Err(format!("no end within {} s", exit.within));
             }
             sleep(LOOK / 8);
+        }
+    }
+
+    fn check_file_system(&mut self) -> Result<(), String> {
+        if self.process.exited().is_none() {
+            return Err("the guest still uses its file system".into());
+        }
+        let mut drives = self.image.drives.iter();
+        match drives.find(|(kind, _)| *kind == DriveKind::Disk) {
+            Some((_, disk)) if self.image.keep_writes => {
+                check_file_system(disk).map_err(|e| e.to_string())
+            }
+            _ => Err("there is no disk that the guest has written to".into()),
         }
     }
 
