@@ -20,5 +20,6 @@ pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod rtc;
+pub mod smbus;
 pub mod uart;
 pub mod vga;

@@ -110,15 +110,19 @@ impl Machine {
             debug_exit: config.debug_exit,
             ..BoardConfig::default()
         };
-        if let BootSource::Firmware { first, .. } = &config.boot {
-            let floppies = config
-                .drives
-                .iter()
-                .filter(|d| d.interface == Interface::Floppy)
-                .count();
-            board_config.firmware = true;
-            board_config.cmos = firmware::cmos(*first, [floppies > 0, floppies > 1]);
-        }
+        let floppies = config
+            .drives
+            .iter()
+            .filter(|d| d.interface == Interface::Floppy)
+            .count();
+        let first = match &config.boot {
+            BootSource::Firmware { first, .. } => {
+                board_config.firmware = true;
+                *first
+            }
+            BootSource::Linux(_) => None,
+        };
+        board_config.cmos = firmware::cmos(first, [floppies > 0, floppies > 1]);
         let mut board = Board::new(board_config, Arc::clone(&clock));
         let drives = drives::attach(&mut board, &config.drives, config.snapshot)?;
         let mut model = CpuModel::host_default().with_apic(true);

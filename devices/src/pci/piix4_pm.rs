@@ -1,6 +1,6 @@
 //! The PIIX4's power management function (function 3): the base address of the ACPI registers.
 //!
-//! Intel PIIX4 datasheet (290562), 7.1. The SMBus has a base address and no devices. Device
+//! Intel PIIX4 datasheet (290562), 7.1. The SMBus host controller is in [`crate::smbus`]. Device
 //! monitors are storage.
 
 use super::{ConfigSpace, Identity, PciFunction};
@@ -73,6 +73,18 @@ impl PowerManagement {
     pub fn set_pm_base(&mut self, base: u16) {
         self.config.set_u16(PMBASE, base & 0xffc0 | 1);
         self.config.set_u8(PMREGMISC, 1);
+    }
+}
+
+impl PowerManagement {
+    /// Decodes the SMBus ports at `base`, interrupting by IRQ 9, as firmware would.
+    pub fn set_smbus_base(&mut self, base: u16) {
+        self.config.set_u16(SMBBASE, base & 0xfff0 | 1);
+        self.config.set_u8(SMBHSTCFG, 0x09);
+        self.config.set_u16(
+            super::config::reg::COMMAND,
+            self.config.command() | 1, // I/O space
+        );
     }
 }
 

@@ -152,6 +152,11 @@ pub fn irq(line: u8) -> Aml {
     vec![0x22, lo, hi]
 }
 
+/// `DMA(Compatibility, NotBusMaster, Transfer8) { channel }`. 6.4.2.2.
+pub fn dma(channel: u8) -> Aml {
+    vec![0x2a, 1 << (channel & 7), 0x00]
+}
+
 /// What an address space descriptor describes. 6.4.3.5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -2,13 +2,11 @@
 //! legacy chips.
 
 use super::aml::{
-    Aml, Space, argument, device, eisa_id, integer, io, irq, join, memory_fixed, memory_range,
+    Aml, Space, argument, device, dma, eisa_id, integer, io, irq, join, memory_fixed, memory_range,
     method, name, package, reference, resources, result, scope, store, when, word_range,
 };
 use super::tables::AcpiHardware;
 
-/// Bytes that each APIC decodes.
-const APIC_WINDOW: u32 = 0x1000;
 /// Bytes that the HPET decodes.
 const HPET_WINDOW: u32 = 0x400;
 
@@ -19,10 +17,7 @@ pub fn definition_block(hw: &AcpiHardware) -> Aml {
         // The operating system tells which interrupt model it uses: 0 8259s, 1 APIC. 5.8.1.
         name("PICF", integer(0)),
         method("_PIC", 1, store(argument(0), reference("PICF"))),
-        scope(
-            "\\_SB",
-            join([processor(), root_bridge(hw), board_memory(hw), hpet(hw)]),
-        ),
+        scope("\\_SB", join([processor(), root_bridge(hw), hpet(hw)])),
     ])
 }
 
@@ -36,19 +31,6 @@ fn processor() -> Aml {
 
 fn string(text: &str) -> Aml {
     [&[0x0d], text.as_bytes(), &[0]].concat()
-}
-
-/// Addresses of the board that no bus may hand out.
-fn board_memory(hw: &AcpiHardware) -> Aml {
-    let apics = [hw.apic.io, hw.apic.local].map(|at| memory_fixed(at, APIC_WINDOW, true));
-    device(
-        "MBRD",
-        join([
-            name("_HID", eisa_id("PNP0C02")),
-            name("_UID", integer(0)),
-            name("_CRS", resources(apics)),
-        ]),
-    )
 }
 
 /// IA-PC HPET specification 1.0a, 3.2.5.
@@ -139,6 +121,12 @@ fn legacy(hw: &AcpiHardware) -> Aml {
         chip("RTC", "PNP0B00", vec![io(0x70, 2), irq(8)]),
         chip("KBD", "PNP0303", vec![io(0x60, 1), io(0x64, 1), irq(1)]),
         chip("MOU", "PNP0F13", vec![irq(12)]),
+        chip(
+            "FDC0",
+            "PNP0700",
+            vec![io(0x3f2, 4), io(0x3f7, 1), irq(6), dma(2)],
+        ),
+        chip("LPT", "PNP0400", vec![io(0x378, 3), irq(7)]),
     ];
     for (i, &(port, line)) in hw.serial_ports.iter().enumerate() {
         let number = i as u64 + 1;

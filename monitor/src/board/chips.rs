@@ -11,7 +11,7 @@ use crate::clock::VmClock;
 use ring3_devices::acpi_pm::{AcpiPm, SleepRequest, TimerWidth};
 use ring3_devices::bus::{BytePorts, PortDevice, Timed};
 use ring3_devices::debug::{DebugConsole, DebugExit, PostPort};
-use ring3_devices::dma::DmaPair;
+use ring3_devices::dma::{DmaPair, offset::SECOND};
 use ring3_devices::floppy::Floppy;
 use ring3_devices::fw_cfg::FwCfg;
 use ring3_devices::hpet::TIMERS;
@@ -22,6 +22,7 @@ use ring3_devices::pci::config::reg;
 use ring3_devices::pic::{PicPair, offset::ELCR};
 use ring3_devices::pit::Pit;
 use ring3_devices::rtc::Rtc;
+use ring3_devices::smbus::Smbus;
 use ring3_devices::uart::Uart;
 
 /// Every chip of the board.
@@ -42,6 +43,7 @@ pub(super) struct Chips {
     pub floppy: Floppy,
     pub fw_cfg: FwCfg,
     pub parallel: ParallelPort,
+    pub smbus: Smbus,
     /// The levels that [`Chips::update_lines`] last drove: bits 0-15 the interrupt lines, 16-19
     /// PIRQ A-D.
     levels: u32,
@@ -80,6 +82,13 @@ impl Chips {
                 pic.write_byte(0, ELCR + i, mask);
             }
         }
+        let mut dma = DmaPair::new();
+        if !config.firmware {
+            // Channel 4 cascades the controller of channels 0-3.
+            for (register, value) in [(0xb, 0xc0), (0xa, 0x00)] {
+                dma.write_byte(0, SECOND + 2 * register, value);
+            }
+        }
         let mut chips = Self {
             pic,
             apic: Apics::new(!config.firmware),
@@ -99,10 +108,11 @@ impl Chips {
             post: PostPort::default(),
             debug_console: DebugConsole::default(),
             debug_exit: DebugExit::default(),
-            dma: DmaPair::new(),
+            dma,
             floppy: Floppy::new(),
             fw_cfg: FwCfg::new(),
             parallel: ParallelPort::default(),
+            smbus: Smbus::default(),
             levels: 0,
             hpet_levels: 0,
         };
@@ -169,6 +179,7 @@ impl Chips {
             Slot::Floppy => &mut self.floppy,
             Slot::FwCfg => &mut self.fw_cfg,
             Slot::Parallel => &mut self.parallel,
+            Slot::Smbus => &mut self.smbus,
         })
     }
 
@@ -212,7 +223,7 @@ impl Chips {
         );
         drive(IRQ_KEYBOARD, self.keyboard.irq());
         drive(IRQ_MOUSE, self.keyboard.aux_irq());
-        drive(IRQ_SCI, self.pm.irq());
+        drive(IRQ_SCI, self.pm.irq() || self.smbus.irq());
         drive(IRQ_FLOPPY, self.floppy.irq());
         drive(IRQ_PARALLEL, self.parallel.irq());
         for (channel, line) in IRQ_IDE.into_iter().enumerate() {

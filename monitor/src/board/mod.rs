@@ -42,7 +42,7 @@ use serial::SerialPort;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vram::Vram;
-use wiring::{MOVING_BUS_MASTER, MOVING_PM};
+use wiring::{MOVING_BUS_MASTER, MOVING_PM, MOVING_SMBUS};
 
 /// What a board is built with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -352,6 +352,8 @@ impl Board {
     fn after_access(&mut self) {
         let functions = &mut self.chips.pci.functions;
         self.ports.set_moving(MOVING_PM, functions.pm.pm_base());
+        self.ports
+            .set_moving(MOVING_SMBUS, functions.pm.smbus_base());
         let bus_master = functions.ide.config().mapping(BUS_MASTER_BAR);
         let bus_master = bus_master.and_then(|(base, _)| u16::try_from(base).ok());
         self.ports.set_moving(MOVING_BUS_MASTER, bus_master);
@@ -386,6 +388,8 @@ impl Board {
 
 #[cfg(test)]
 mod apic_tests;
+#[cfg(test)]
+mod setup_tests;
 #[cfg(test)]
 #[path = "board_tests.rs"]
 mod tests;

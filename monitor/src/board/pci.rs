@@ -1,6 +1,8 @@
 //! The PCI bus of the board: who sits in which slot, and the configuration ports.
 
-use super::wiring::{BUS_MASTER_BASE, FRAMEBUFFER_BASE, PIIX_SLOT, PIRQ_LINES, PM_BASE, VGA_SLOT};
+use super::wiring::{
+    BUS_MASTER_BASE, FRAMEBUFFER_BASE, PIIX_SLOT, PIRQ_LINES, PM_BASE, SMBUS_BASE, VGA_SLOT,
+};
 use ring3_devices::bus::{Nanos, PortDevice};
 use ring3_devices::ide::{BUS_MASTER_BAR, Ide};
 use ring3_devices::pci::config::reg;
@@ -105,6 +107,7 @@ impl PciBus {
             functions.isa.write_config(register, 1, line.into());
         }
         functions.pm.set_pm_base(PM_BASE);
+        functions.pm.set_smbus_base(SMBUS_BASE);
         let bus_master = reg::BAR0 + 4 * BUS_MASTER_BAR as u8;
         functions
             .ide

@@ -32,11 +32,12 @@ pub(super) enum Slot {
     Floppy,
     FwCfg,
     Parallel,
+    Smbus,
 }
 
 impl Slot {
     /// Every slot, indexed by its number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::None,
         Self::Pic,
         Self::Pit,
@@ -59,6 +60,7 @@ impl Slot {
         Self::Floppy,
         Self::FwCfg,
         Self::Parallel,
+        Self::Smbus,
     ];
 }
 
@@ -99,14 +101,17 @@ pub(super) const FIXED_PORTS: &[PortRun] = &[
 ];
 
 /// Ports that the guest moves by base addresses: count, who decodes them, first offset.
-pub(super) const MOVING_PORTS: [(u16, Slot, u16); 2] = [
+pub(super) const MOVING_PORTS: [(u16, Slot, u16); 3] = [
     (PM_PORTS, Slot::Pm, 0),
     (16, Slot::Ide, ide::offset::BUS_MASTER),
+    (16, Slot::Smbus, 0),
 ];
 /// Index in [`MOVING_PORTS`] of the power-management registers.
 pub(super) const MOVING_PM: usize = 0;
 /// Index in [`MOVING_PORTS`] of the IDE bus master.
 pub(super) const MOVING_BUS_MASTER: usize = 1;
+/// Index in [`MOVING_PORTS`] of the SMBus host controller.
+pub(super) const MOVING_SMBUS: usize = 2;
 
 /// The debug-exit port.
 pub(super) const DEBUG_EXIT_PORTS: PortRun = (0x501, 4, Slot::DebugExit, 0);
@@ -119,6 +124,8 @@ pub(super) const SERIAL_SLOTS: [Slot; 4] = [Slot::Uart0, Slot::Uart1, Slot::Uart
 pub const PM_BASE: u16 = 0xb000;
 /// Where SeaBIOS puts them.
 pub const FIRMWARE_PM_BASE: u16 = 0x600;
+/// Where firmware puts the SMBus registers.
+pub const SMBUS_BASE: u16 = 0xb100;
 /// Ports of the power-management registers.
 pub(super) const PM_PORTS: u16 = 64;
 

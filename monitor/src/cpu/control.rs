@@ -321,14 +321,7 @@ mod tests {
     #[test]
     fn cr4_refuses_what_the_model_lacks() {
         let (mut st, mut env) = machine();
-        for bad in [
-            cr4::UMIP,
-            cr4::SMAP,
-            cr4::FSGSBASE,
-            cr4::MCE,
-            1 << 17,
-            1 << 31,
-        ] {
+        for bad in [cr4::UMIP, cr4::SMAP, cr4::FSGSBASE, 1 << 17, 1 << 31] {
             st.set_reg32(gpr::AX, bad as u32);
             faults(&mut st, &mut env, TO_CR4, Fault::gp(0));
         }

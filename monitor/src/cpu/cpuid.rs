@@ -4,7 +4,7 @@
 //!
 //! The model is the host's own processor, seen by a 32-bit operating system, less everything that
 //! translated code cannot carry out. Vendor, family, model, stepping, brand string and caches are
-//! the host's. Absent by design: long mode and SYSCALL, machine check, MTRRs, AVX2 and later (gathers),
+//! the host's. Absent by design: long mode and SYSCALL, AVX2 and later (gathers),
 //! SMAP, UMIP, FSGSBASE, PCID, MONITOR, performance counters and x2APIC.
 
 use crate::cpu::cpuid_host;
@@ -30,9 +30,21 @@ const LEAF1_EDX: u32 = 1 << 0
     | 1 << 24
     | 1 << 25
     | 1 << 26;
-/// CPUID.1:EDX features that the monitor itself provides, whatever the host has.
-const LEAF1_EDX_OWN: u32 =
-    1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 11 | 1 << 13 | 1 << 16;
+/// CPUID.1:EDX features that the monitor itself provides, whatever the host has: VME DE PSE TSC MSR
+/// PAE MCE SEP MTRR PGE MCA PAT. Machine checks have no banks and never come; memory types are kept
+/// and change nothing.
+const LEAF1_EDX_OWN: u32 = 1 << 1
+    | 1 << 2
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 7
+    | 1 << 11
+    | 1 << 12
+    | 1 << 13
+    | 1 << 14
+    | 1 << 16;
 /// CPUID.1:EDX.APIC.
 const APIC: u32 = 1 << 9;
 /// CPUID.1:ECX.TSC_Deadline: the local APIC's timer can follow the time stamp counter. The monitor
@@ -275,6 +287,7 @@ impl CpuModel {
             | cr4::DE
             | cr4::PSE
             | cr4::PAE
+            | cr4::MCE
             | cr4::PGE
             | cr4::PCE
             | cr4::OSFXSR

@@ -62,10 +62,28 @@ pub fn apply(st: &mut GuestState, entry: &LinuxEntry) {
         limit: entry.gdt_limit,
     };
     st.idtr = TableReg { base: 0, limit: 0 };
+    set_memory_types(st);
     st.gpr = [0; 16];
     st.set_reg32(gpr::SI, entry.esi);
     st.rip = u64::from(entry.eip);
     st.cpl = 0;
+}
+
+/// Memory types as firmware leaves them: write-back, but for the display's window, the BIOS area
+/// (write-protected) and the devices below 4 GiB. Intel SDM vol. 3A, 12.11.
+fn set_memory_types(st: &mut GuestState) {
+    const BACK: u64 = 0x0606_0606_0606_0606;
+    const PROTECTED: u64 = 0x0505_0505_0505_0505;
+    /// Fixed ranges and the rest enabled, write-back.
+    const DEFAULT: u64 = 0xc06;
+    /// Devices: uncacheable from here, 512 MiB.
+    const DEVICES: u64 = 0xe000_0000;
+    const DEVICES_MASK: u64 = 0xf_e000_0000;
+    const VALID: u64 = 1 << 11;
+    st.msr.mtrr_fixed = [PROTECTED; 11];
+    st.msr.mtrr_fixed[..3].copy_from_slice(&[BACK, BACK, 0]);
+    st.msr.mtrr_var[..2].copy_from_slice(&[DEVICES, DEVICES_MASK | VALID]);
+    st.msr.mtrr_def_type = DEFAULT;
 }
 
 #[cfg(test)]
