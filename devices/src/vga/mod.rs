@@ -1,8 +1,8 @@
 //! A VGA with the Bochs display interface.
 //!
 //! IBM PS/2 Video Subsystem Technical Reference (VGA); Bochs VBE display API (B0C5h). Retraces
-//! follow the VM clock at 70 Hz whatever the CRTC says. The light pen, the vertical retrace
-//! interrupt, smooth panning, split screen and blinking are left out.
+//! follow the VM clock at 70 Hz whatever the CRTC says. The light pen and the vertical retrace
+//! interrupt are left out.
 
 mod dispi;
 mod memory;
@@ -379,5 +379,7 @@ impl PciFunction for Vga {
     }
 }
 
+#[cfg(test)]
+mod render_tests;
 #[cfg(test)]
 mod tests;

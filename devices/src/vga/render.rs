@@ -1,4 +1,9 @@
 //! The picture: text, planar, CGA, 256-colour and linear modes to RGB.
+//!
+//! IBM VGA Technical Reference, "CRT Controller Registers" and "Attribute Controller Registers". The
+//! picture has a pixel for each one that a mode has: the lines and dots that the hardware repeats
+//! to fill the screen are left out, except that text of 40 columns is as wide as that of 80.
+//! Blinking characters and the cursor are shown in their visible phase; the border is not shown.
 
 use super::Vga;
 use super::spec::{attr, crtc, gc, seq};
@@ -12,6 +17,17 @@ pub struct Frame {
     pub height: usize,
     /// `width * height` pixels as 0x00RRGGBB.
     pub pixels: Vec<u32>,
+}
+
+/// What is shown on a scan line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// The address of its first unit: four bytes, one in each plane.
+    pub address: usize,
+    /// The line within the row.
+    pub row_scan: usize,
+    /// The horizontal pixel panning register, if it applies.
+    pub panning: Option<u8>,
 }
 
 /// Scan lines and columns that no VGA timing exceeds; keeps nonsense geometry bounded.
@@ -67,21 +83,52 @@ impl Vga {
         self.dac_rgb(index)
     }
 
-    fn columns(&self) -> usize {
+    pub(super) fn columns(&self) -> usize {
         usize::from(self.crtc[crtc::H_DISPLAY_END]) + 1
     }
 
     /// Scan lines shown.
-    fn lines(&self) -> usize {
+    pub(super) fn lines(&self) -> usize {
         let overflow = usize::from(self.crtc[crtc::OVERFLOW]);
         let low = usize::from(self.crtc[crtc::V_DISPLAY_END]);
         ((overflow & 0x02) << 7 | (overflow & 0x40) << 3 | low) + 1
     }
 
-    /// Scan lines per row of video memory.
-    fn scans_per_row(&self) -> usize {
-        let max_scan = self.crtc[crtc::MAX_SCAN];
-        (usize::from(max_scan & 0x1f) + 1) << (max_scan >> 7)
+    /// The last scan line before the address counter starts anew at zero.
+    fn line_compare(&self) -> usize {
+        let overflow = usize::from(self.crtc[crtc::OVERFLOW]);
+        let max_scan = usize::from(self.crtc[crtc::MAX_SCAN]);
+        let low = usize::from(self.crtc[crtc::LINE_COMPARE]);
+        (max_scan & 0x40) << 3 | (overflow & 0x10) << 4 | low
+    }
+
+    /// Scan lines of a row of characters, or of one address in graphics.
+    pub(super) fn cell(&self) -> usize {
+        usize::from(self.crtc[crtc::MAX_SCAN] & 0x1f) + 1
+    }
+
+    /// Each scan line is shown twice, as a power of two.
+    pub(super) fn doubled(&self) -> usize {
+        usize::from(self.crtc[crtc::MAX_SCAN] >> 7)
+    }
+
+    /// What the CRT controller shows on a scan line.
+    pub(super) fn scan(&self, line: usize) -> Scan {
+        let split = self.line_compare() + 1;
+        let below = line >= split;
+        let preset = self.crtc[crtc::PRESET_ROW];
+        let (line, start) = if below {
+            ((line - split) >> self.doubled(), 0)
+        } else {
+            let line = (line >> self.doubled()) + usize::from(preset & 0x1f);
+            (line, self.start() + usize::from(preset >> 5 & 3))
+        };
+        let panned = !below || self.attr[attr::MODE] & attr::PANNING_COMPATIBILITY == 0;
+        Scan {
+            address: start + line / self.cell() * self.row_step(),
+            row_scan: line % self.cell(),
+            panning: panned.then_some(self.attr[attr::PANNING] & 0x0f),
+        }
     }
 
     pub(super) fn start(&self) -> usize {
@@ -98,8 +145,7 @@ impl Vga {
         self.quad_bytes((offset & 0xffff) * 4)
     }
 
-    /// Builds a frame row by row; `rows` repeat `repeat` times as the hardware's scan doubling
-    /// does, but are emitted once per shown line.
+    /// Builds a frame line by line; what a line lacks is black, what it has too much is dropped.
     fn frame(width: usize, height: usize, mut line: impl FnMut(usize, &mut Vec<u32>)) -> Frame {
         let (width, height) = (width.min(MAX_VGA), height.min(MAX_VGA));
         let mut pixels = Vec::with_capacity(width * height);
@@ -114,90 +160,110 @@ impl Vga {
         }
     }
 
-    fn render_planar(&self) -> Frame {
-        let repeat = self.scans_per_row();
-        Self::frame(
-            self.columns() * 8,
-            self.lines().div_ceil(repeat),
-            |y, out| {
-                let row = self.start() + y * self.row_step();
-                for column in 0..self.columns() {
-                    let planes = self.quad_at(row + column);
-                    out.extend((0..8).rev().map(|bit| {
-                        let pixel = (0..4).fold(0, |p, i| p | (planes[i] >> bit & 1) << i);
-                        self.attribute_rgb(pixel)
-                    }));
+    /// Graphics of the VGA: `unit` makes the pixels of one address, `pan` says by how many of them
+    /// the picture is shifted. Lines that must be the same are emitted once.
+    fn render_graphics(
+        &self,
+        per_unit: usize,
+        pan: impl Fn(u8) -> usize,
+        unit: impl Fn([u8; 4], &mut Vec<u32>),
+    ) -> Frame {
+        let mode = self.crtc[crtc::MODE];
+        let banked = mode & (crtc::NOT_CMS0 | crtc::NOT_CMS1) != crtc::NOT_CMS0 | crtc::NOT_CMS1;
+        let step = if banked { 1 } else { self.cell() } << self.doubled();
+        // Address bits count words here where they do for the CRT controller.
+        let bank = if mode & crtc::BYTE_MODE != 0 { 13 } else { 12 };
+        let width = self.columns() * per_unit;
+        Self::frame(width, self.lines().div_ceil(step), |y, out| {
+            let scan = self.scan(y * step);
+            let from = out.len();
+            for column in 0..=self.columns() {
+                let mut at = scan.address + column;
+                if mode & crtc::NOT_CMS0 == 0 {
+                    at = at & !(1 << bank) | (scan.row_scan & 1) << bank;
                 }
-            },
-        )
+                if mode & crtc::NOT_CMS1 == 0 {
+                    at = at & !(2 << bank) | (scan.row_scan & 2) << bank;
+                }
+                unit(self.quad_at(at), out);
+            }
+            out.drain(from..from + scan.panning.map_or(0, &pan));
+        })
     }
 
-    /// CGA graphics: scan lines alternate between two 8 KiB halves; 2 bits per pixel, even bytes
-    /// in plane 0 and odd ones in plane 1.
+    fn render_planar(&self) -> Frame {
+        let colours: [u32; 16] = std::array::from_fn(|i| self.attribute_rgb(i as u8));
+        let pan = |value: u8| usize::from(value & 7);
+        self.render_graphics(8, pan, |planes, out| {
+            out.extend((0..8).rev().map(|bit| {
+                let pixel = (0..4).fold(0, |p, i| p | usize::from(planes[i] >> bit & 1) << i);
+                colours[pixel]
+            }));
+        })
+    }
+
+    /// CGA graphics: two bits per pixel, even bytes in plane 0 and odd ones in plane 1.
     fn render_cga(&self) -> Frame {
-        let interleaved = self.crtc[crtc::MODE] & 1 == 0;
-        let doubled = self.crtc[crtc::MAX_SCAN] >> 7;
-        Self::frame(self.columns() * 8, self.lines() >> doubled, |y, out| {
-            let (half, row) = if interleaved {
-                ((y & 1) << 12, y / 2)
-            } else {
-                (0, y)
-            };
-            let line = self.start() + half + row * self.row_step();
-            for column in 0..self.columns() {
-                let [even, odd, ..] = self.quad_at(line + column);
-                for byte in [even, odd] {
-                    out.extend(
-                        (0..4)
-                            .rev()
-                            .map(|i| self.attribute_rgb(byte >> (2 * i) & 3)),
-                    );
-                }
+        let colours: [u32; 4] = std::array::from_fn(|i| self.attribute_rgb(i as u8));
+        let pan = |value: u8| usize::from(value & 7);
+        self.render_graphics(8, pan, |[even, odd, ..], out| {
+            for byte in [even, odd] {
+                let pixels = (0..4).rev().map(|i| usize::from(byte >> (2 * i) & 3));
+                out.extend(pixels.map(|pixel| colours[pixel]));
             }
         })
     }
 
     fn render_256(&self) -> Frame {
-        let repeat = self.scans_per_row();
-        Self::frame(
-            self.columns() * 4,
-            self.lines().div_ceil(repeat),
-            |y, out| {
-                let row = self.start() + y * self.row_step();
-                for column in 0..self.columns() {
-                    out.extend(self.quad_at(row + column).map(|pixel| self.dac_rgb(pixel)));
-                }
-            },
-        )
+        // Two dots of the clock for each pixel.
+        let pan = |value: u8| usize::from(value >> 1 & 3);
+        self.render_graphics(4, pan, |planes, out| {
+            out.extend(planes.map(|pixel| self.dac_rgb(pixel)));
+        })
     }
 
     fn render_text(&self) -> Frame {
-        let nine = self.seq[seq::CLOCKING] & seq::EIGHT_DOTS == 0;
+        let clocking = self.seq[seq::CLOCKING];
+        let nine = clocking & seq::EIGHT_DOTS == 0;
         let dots = if nine { 9 } else { 8 };
-        let cell = usize::from(self.crtc[crtc::MAX_SCAN] & 0x1f) + 1;
-        let doubled = self.crtc[crtc::MAX_SCAN] >> 7;
-        let line_graphics = self.attr[attr::MODE] & 4 != 0;
+        let wide = if clocking & seq::HALF_CLOCK != 0 {
+            2
+        } else {
+            1
+        };
+        let line_graphics = self.attr[attr::MODE] & attr::LINE_GRAPHICS != 0;
+        let underline = usize::from(self.crtc[crtc::UNDERLINE] & 0x1f);
         let cursor = self.cursor_address();
-        Self::frame(self.columns() * dots, self.lines() >> doubled, |y, out| {
-            let row = self.start() + y / cell * self.row_step();
-            for column in 0..self.columns() {
-                let [character, attribute, ..] = self.quad_at(row + column);
+        let doubled = self.doubled();
+        let width = self.columns() * dots * wide;
+        Self::frame(width, self.lines() >> doubled, |y, out| {
+            let scan = self.scan(y << doubled);
+            let from = out.len();
+            for column in 0..=self.columns() {
+                let at = (scan.address + column) & 0xffff;
+                let [character, attribute, ..] = self.quad_at(at);
                 let (ink, paper) = self.text_colours(attribute);
-                let mut glyph = self.glyph(character, attribute, y % cell);
-                if cursor == Some((row + column) & 0xffff) && self.cursor_covers(y % cell) {
-                    glyph = 0xff;
+                let mut glyph = self.glyph(character, attribute, scan.row_scan);
+                // The ninth dot is background, but for characters that draw lines.
+                let joined = line_graphics && (0xc0..=0xdf).contains(&character);
+                let mut ninth = joined && glyph & 1 != 0;
+                let underlined = attribute & 0x77 == 0x01 && scan.row_scan == underline;
+                if underlined || cursor == Some(at) && self.cursor_covers(scan.row_scan) {
+                    (glyph, ninth) = (0xff, true);
                 }
-                out.extend(
-                    (0..8)
-                        .rev()
-                        .map(|bit| if glyph >> bit & 1 != 0 { ink } else { paper }),
-                );
-                if nine {
-                    // The ninth dot continues line-drawing characters.
-                    let joined = line_graphics && (0xc0..=0xdf).contains(&character);
-                    out.push(if joined && glyph & 1 != 0 { ink } else { paper });
+                let dots = (0..8).rev().map(|bit| glyph >> bit & 1 != 0);
+                for dot in dots.chain(nine.then_some(ninth)) {
+                    let colour = if dot { ink } else { paper };
+                    out.extend(std::iter::repeat_n(colour, wide));
                 }
             }
+            // With nine dots, 8 stands for no shift and 0 for one dot.
+            let pan = match scan.panning {
+                None | Some(8..) => 0,
+                Some(value) if nine => usize::from(value) + 1,
+                Some(value) => usize::from(value),
+            };
+            out.drain(from..from + pan * wide);
         })
     }
 
@@ -225,6 +291,7 @@ impl Vga {
     }
 
     fn cursor_covers(&self, line: usize) -> bool {
+        // No line is within them if the start lies below the end.
         let start = usize::from(self.crtc[crtc::CURSOR_START] & 0x1f);
         let end = usize::from(self.crtc[crtc::CURSOR_END] & 0x1f);
         (start..=end).contains(&line)
@@ -236,8 +303,9 @@ impl Vga {
             self.crtc[crtc::CURSOR_HIGH],
             self.crtc[crtc::CURSOR_HIGH + 1],
         ];
+        let skew = usize::from(self.crtc[crtc::CURSOR_END] >> 5 & 3);
         let shown = self.crtc[crtc::CURSOR_START] & 0x20 == 0;
-        shown.then(|| usize::from(u16::from_be_bytes([high, low])))
+        shown.then(|| (usize::from(u16::from_be_bytes([high, low])) + skew) & 0xffff)
     }
 
     fn render_linear(&self) -> Frame {

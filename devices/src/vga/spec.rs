@@ -37,6 +37,8 @@ pub mod seq {
     pub const MEMORY_MODE: usize = 4;
     /// Clocking: blank the screen.
     pub const SCREEN_OFF: u8 = 0x20;
+    /// Clocking: every dot is shown twice.
+    pub const HALF_CLOCK: u8 = 0x08;
     /// Clocking: characters of eight dots.
     pub const EIGHT_DOTS: u8 = 0x01;
     pub const ODD_EVEN_OFF: u8 = 0x04;
@@ -58,6 +60,7 @@ pub mod gc {
 pub mod crtc {
     pub const H_DISPLAY_END: usize = 0x01;
     pub const OVERFLOW: usize = 0x07;
+    pub const PRESET_ROW: usize = 0x08;
     pub const MAX_SCAN: usize = 0x09;
     pub const CURSOR_START: usize = 0x0a;
     pub const CURSOR_END: usize = 0x0b;
@@ -66,14 +69,27 @@ pub mod crtc {
     pub const V_RETRACE_END: usize = 0x11;
     pub const V_DISPLAY_END: usize = 0x12;
     pub const OFFSET: usize = 0x13;
+    pub const UNDERLINE: usize = 0x14;
     pub const MODE: usize = 0x17;
+    pub const LINE_COMPARE: usize = 0x18;
+    /// Mode control: bit 0 of the row scan counter replaces address bit 13 if clear, bit 1 of it
+    /// address bit 14.
+    pub const NOT_CMS0: u8 = 0x01;
+    pub const NOT_CMS1: u8 = 0x02;
+    /// Mode control: addresses are those of bytes, not of words.
+    pub const BYTE_MODE: u8 = 0x40;
 }
 /// Attribute controller registers (0-15 are the palette).
 pub mod attr {
     pub const MODE: usize = 0x10;
     pub const PLANE_ENABLE: usize = 0x12;
+    pub const PANNING: usize = 0x13;
     pub const COLOUR_SELECT: usize = 0x14;
+    /// Mode: the ninth dot continues the characters C0h-DFh.
+    pub const LINE_GRAPHICS: u8 = 0x04;
     pub const BLINK: u8 = 0x08;
+    /// Mode: what lies below the line compare is not panned.
+    pub const PANNING_COMPATIBILITY: u8 = 0x20;
     pub const P54S: u8 = 0x80;
 }
 /// Bochs display interface indices and bits.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn out(vga: &mut Vga, index_port: u16, index: u8, value: u8) {
+pub(super) fn out(vga: &mut Vga, index_port: u16, index: u8, value: u8) {
     PortDevice::write(
         vga,
         0,
@@ -19,7 +19,7 @@ fn peek(vga: &mut Vga, at: u64) -> u8 {
     MmioDevice::read(vga, 0, at, &mut byte);
     byte[0]
 }
-fn dispi(vga: &mut Vga, index: u16, value: u16) {
+pub(super) fn dispi(vga: &mut Vga, index: u16, value: u16) {
     PortDevice::write(vga, 0, offset::DISPI, 2, index.into());
     PortDevice::write(vga, 0, offset::DISPI + 1, 2, value.into());
 }
@@ -27,14 +27,14 @@ fn read_dispi(vga: &mut Vga, index: u16) -> u16 {
     PortDevice::write(vga, 0, offset::DISPI, 2, index.into());
     PortDevice::read(vga, 0, offset::DISPI + 1, 2) as u16
 }
-fn video_mode(vga: &mut Vga, width: u16, height: u16, bpp: u16) {
+pub(super) fn video_mode(vga: &mut Vga, width: u16, height: u16, bpp: u16) {
     for (index, value) in [(4, 0), (1, width), (2, height), (3, bpp), (4, 0x41)] {
         dispi(vga, index, value);
     }
 }
 
 /// 16-colour planar memory as modes 0Dh-12h set it.
-fn planar() -> Vga {
+pub(super) fn planar() -> Vga {
     let mut vga = Vga::new();
     vga.set_text_mode();
     out(&mut vga, port::SEQUENCER_INDEX, 4, 0x06);
@@ -154,7 +154,7 @@ fn read_map_selects_the_plane() {
 }
 
 /// 320x200 with 256 colours.
-fn mode_13h() -> Vga {
+pub(super) fn mode_13h() -> Vga {
     let mut vga = planar();
     out(&mut vga, port::SEQUENCER_INDEX, 4, 0x0e);
     out(&mut vga, port::GRAPHICS_INDEX, 5, 0x40);

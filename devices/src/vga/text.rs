@@ -1,7 +1,7 @@
 //! The text screen as characters, for terminals and tests.
 
 use super::Vga;
-use super::spec::{crtc, gc};
+use super::spec::gc;
 
 /// Code page 437 as Unicode; the control range shows its glyphs.
 const CP437: &str = " ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼ !\"#$%&'()*+,-./0123456789:;<=>?@\
@@ -54,17 +54,15 @@ impl Vga {
             return None;
         }
         let glyphs: Vec<char> = CP437.chars().collect();
-        let columns = usize::from(self.crtc[crtc::H_DISPLAY_END]) + 1;
-        let overflow = usize::from(self.crtc[crtc::OVERFLOW]);
-        let low = usize::from(self.crtc[crtc::V_DISPLAY_END]);
-        let lines = ((overflow & 0x02) << 7 | (overflow & 0x40) << 3 | low) + 1;
-        let scans = usize::from(self.crtc[crtc::MAX_SCAN] & 0x1f) + 1;
-        let rows = lines / (scans << (self.crtc[crtc::MAX_SCAN] >> 7));
+        let columns = self.columns();
+        let step = self.cell() << self.doubled();
+        let rows = self.lines() / step;
         let mut cells = Vec::with_capacity(columns * rows);
         let mut cursor = None;
         for row in 0..rows {
+            let address = self.scan(row * step).address;
             for column in 0..columns {
-                let offset = (self.start() + row * self.row_step() + column) & 0xffff;
+                let offset = (address + column) & 0xffff;
                 if self.cursor_address() == Some(offset) {
                     cursor = Some((row, column));
                 }
