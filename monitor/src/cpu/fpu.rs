@@ -158,12 +158,17 @@ pub(crate) fn aligned_area(
     access: Access,
 ) -> Result<LinAddr, Fault> {
     let (seg, offset) = operand::address(st, insn);
-    let at = segment::linear(st, seg, offset, len as u32, access)?;
-    if at.0 % align == 0 {
-        Ok(at)
-    } else {
-        Err(Fault::gp(0))
+    // Which exception comes first, measured on AMD (the manuals leave it open): FXSAVE and FXRSTOR
+    // look at the limit for the first byte, at alignment, and at the limit for the rest; XSAVE and
+    // XRSTOR (64) at alignment first.
+    if align < 64 {
+        segment::linear(st, seg, offset, 1, access)?;
     }
+    let linear = (st.segment(seg).base as u32).wrapping_add(offset);
+    if u64::from(linear) % align != 0 {
+        return Err(Fault::gp(0));
+    }
+    segment::linear(st, seg, offset, len as u32, access)
 }
 
 /// FXSAVE. Without CR4.OSFXSR the XMM registers are not stored.

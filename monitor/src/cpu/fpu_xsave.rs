@@ -100,7 +100,8 @@ pub fn xrstor<E: Env>(
     let at = aligned_area(st, insn, len, 64, Access::Read)?;
     let who = Privilege::of(st);
     let mut image = [0; AREA_AVX];
-    env.read(st, at, &mut image[..len], who)?;
+    let header = LinAddr(at.0 + HEADER as u64);
+    env.read(st, header, &mut image[HEADER..AREA_LEGACY], who)?;
 
     let mut bits = [0; 8];
     bits.copy_from_slice(&image[HEADER..HEADER + 8]);
@@ -109,6 +110,8 @@ pub fn xrstor<E: Env>(
     if present & !st.xcr0 != 0 || image[HEADER + 8..HEADER + 24].iter().any(|b| *b != 0) {
         return Err(Fault::gp(0));
     }
+    // A wrong header comes before faults of the rest (measured).
+    env.read(st, at, &mut image[..len], who)?;
     if mask & (SSE | AVX) != 0 {
         let mxcsr = checked_mxcsr(model, &image)?;
         st.xsave.0[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr);

@@ -160,19 +160,21 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
         address: far_call
             || matches!(
                 i.mnemonic(),
-                Retf | Iret | Iretd | Popa | Popad | Fxrstor | Frstor | Fldenv | Bound
+                Retf | Iret | Iretd | Popa | Popad | Fxrstor | Xrstor | Frstor | Fldenv | Bound
             )
             || matches!(
                 i.mnemonic(),
-                Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave
+                Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave | Xsave
             ),
+        // XSAVE and XRSTOR meet limits and pages piece by piece.
         // AMD's IRET and RETF n have read the outer stack before they look at the selector.
-        order: matches!(i.mnemonic(), Iret | Iretd) || (i.mnemonic() == Retf && i.op_count() == 1),
+        order: matches!(i.mnemonic(), Iret | Iretd | Xsave | Xrstor)
+            || (i.mnemonic() == Retf && i.op_count() == 1),
         registers: matches!(i.mnemonic(), Popa | Popad),
         memory: far_call
             || matches!(
                 i.mnemonic(),
-                Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave
+                Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave | Xsave
             ),
     }
 }

@@ -150,9 +150,7 @@ fn exclusion(code: Code) -> Option<&'static str> {
         Monitorx | Mwaitx | Umonitor | Umwait | Tpause | Monitor | Mwait => {
             Some("waits; its effect is a matter of time")
         }
-        Xsave | Xsavec | Xsaveopt | Xsaves | Xrstor | Xrstors => {
-            Some("its image depends on which components the host's kernel enables")
-        }
+        Xsaveopt => Some("what it leaves out depends on the last XRSTOR of the same image"),
         Getsec | Encls | Enclu | Enclv | Seamcall | Seamret | Seamops | Tdcall => {
             Some("security extension entry points")
         }

@@ -46,6 +46,8 @@ pub struct Needs {
     pub fixup: Option<Fixup>,
     /// Only CPL 3 gives this outcome.
     pub user_only: bool,
+    /// Why these operands make no case.
+    pub reject: Option<&'static str>,
 }
 
 /// The linear address of the top of the stack.
@@ -118,6 +120,26 @@ pub fn prepare(d: &mut Draft, i: &mut Instruction, width: Width) -> Needs {
             let offset = if i.mnemonic() == Fxrstor { 24 } else { 0 };
             if let Some(at) = d.address {
                 d.patch(at.wrapping_add(offset), &value.to_le_bytes());
+            }
+        }
+        Xsave | Xrstor => {
+            // Components beyond AVX are the host's alone.
+            let mask = d.rng.below(8);
+            if !d.pin(0, mask) || !d.pin(2, 0) {
+                needs.reject = Some("the mask's registers are the address's");
+            }
+            if i.mnemonic() == Xrstor
+                && let Some(at) = d.address
+            {
+                let mxcsr = state::mxcsr(&mut d.rng);
+                d.patch(at.wrapping_add(24), &mxcsr.to_le_bytes());
+                let mut header = [0; 64];
+                header[0] = d.rng.below(8) as u8;
+                if d.rng.chance(10) {
+                    // Bits that no processor has; the others are the host's own affair.
+                    header[2 + d.rng.below(22) as usize] |= 1 << d.rng.below(7);
+                }
+                d.patch(at.wrapping_add(512), &header);
             }
         }
         Clzero => {
@@ -283,7 +305,7 @@ fn ignored(d: &mut Draft, i: &Instruction, width: Width) {
                 (at.wrapping_add(6), 8)
             });
         }
-        Fxsave => d.ignored.push((at.wrapping_add(6), 18)),
+        Fxsave | Xsave => d.ignored.push((at.wrapping_add(6), 18)),
         _ => {}
     }
 }

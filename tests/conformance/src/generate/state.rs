@@ -247,10 +247,10 @@ pub fn regs(rng: &mut Rng, width: Width) -> Regs {
         } else {
             layout::SEL_CODE32_BASED
         };
-        r.seg[seg::SS] = if rng.chance(90) {
-            layout::SEL_DATA32
-        } else {
-            layout::SEL_BASED
+        r.seg[seg::SS] = match rng.below(20) {
+            0 | 1 => layout::SEL_BASED,
+            2 => layout::SEL_STACK16,
+            _ => layout::SEL_DATA32,
         };
     } else {
         r.seg[seg::CS] = layout::SEL_CODE16;

@@ -47,6 +47,9 @@ fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
     };
     let mut i = d.instruction(form).map_err(str::to_string)?;
     let needs = special::prepare(&mut d, &mut i, form.width);
+    if let Some(reason) = needs.reject {
+        return Err(reason.into());
+    }
     let embedded = d.rng.chance(55);
     let before = if embedded {
         producers(&mut d)
