@@ -100,6 +100,8 @@ pub fn xrstor<E: Env>(
     let at = aligned_area(st, insn, len, 64, Access::Read)?;
     let who = Privilege::of(st);
     let mut image = [0; AREA_AVX];
+    // The first bytes, then the header, whose contents come before faults of the rest (measured).
+    env.probe(st, at, 1, Access::Read, who)?;
     let header = LinAddr(at.0 + HEADER as u64);
     env.read(st, header, &mut image[HEADER..AREA_LEGACY], who)?;
 
@@ -110,7 +112,6 @@ pub fn xrstor<E: Env>(
     if present & !st.xcr0 != 0 || image[HEADER + 8..HEADER + 24].iter().any(|b| *b != 0) {
         return Err(Fault::gp(0));
     }
-    // A wrong header comes before faults of the rest (measured).
     env.read(st, at, &mut image[..len], who)?;
     if mask & (SSE | AVX) != 0 {
         let mxcsr = checked_mxcsr(model, &image)?;

@@ -166,9 +166,9 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
                 i.mnemonic(),
                 Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave | Xsave
             ),
-        // XSAVE and XRSTOR meet limits and pages piece by piece.
+        // XSAVE meets limits and pages piece by piece.
         // AMD's IRET and RETF n have read the outer stack before they look at the selector.
-        order: matches!(i.mnemonic(), Iret | Iretd | Xsave | Xrstor)
+        order: matches!(i.mnemonic(), Iret | Iretd | Xsave)
             || (i.mnemonic() == Retf && i.op_count() == 1),
         registers: matches!(i.mnemonic(), Popa | Popad),
         memory: far_call
