@@ -182,6 +182,9 @@ pub fn stand_in(model: &CpuModel, case: &Case) -> Option<Case> {
         if i.cpuid_features().iter().all(|f| model.supports(*f)) {
             continue;
         }
+        if piece.len() > 15 {
+            return None; // the length alone decides, here and there
+        }
         let [first, second, rest @ ..] = piece.as_mut_slice() else {
             return None;
         };
