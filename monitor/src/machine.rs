@@ -6,11 +6,12 @@ use crate::board::{
 };
 use crate::clock::VmClock;
 use crate::config::{
-    BootSource, EngineKind, Interface, MachineConfig, Outcome, SerialSpec, StatsFormat,
+    BootSource, EngineKind, Interface, MachineConfig, Outcome, Ring3Policy, SerialSpec, StatsFormat,
 };
 use crate::control::{ControlError, ControlServer, Order, Orders, Remote, Screen};
 use crate::cpu::cpuid::CpuModel;
 use crate::drives::{self, DriveError};
+use crate::executor::{host_support, sysenter_traps};
 use crate::firmware::smbios::Smbios;
 use crate::firmware::{self, Firmware, FirmwareError, Wishes, mp_table};
 use crate::linux::{self, BootError, BootImages, RealModeKernel};
@@ -127,6 +128,10 @@ impl Machine {
         let drives = drives::attach(&mut board, &config.drives, config.snapshot)?;
         let mut model = CpuModel::host_default().with_apic(true);
         model.tsc_hz = clock.tsc_hz();
+        let direct = config.engine == EngineKind::Bt && config.ring3 != Ring3Policy::Translate;
+        if direct && host_support().is_ok() && !sysenter_traps() {
+            model = model.without_sysenter();
+        }
         let mhz = u16::try_from(model.tsc_hz / 1_000_000).unwrap_or(u16::MAX);
         let smbios = Smbios::new(config.memory, mhz, model.identity());
         let mut rom = None;

@@ -47,6 +47,8 @@ const LEAF1_EDX_OWN: u32 = 1 << 1
     | 1 << 16;
 /// CPUID.1:EDX.APIC.
 const APIC: u32 = 1 << 9;
+/// CPUID.1:EDX.SEP.
+const SEP: u32 = 1 << 11;
 /// CPUID.1:ECX.TSC_Deadline: the local APIC's timer can follow the time stamp counter. The monitor
 /// provides it with the APIC.
 const TSC_DEADLINE: u32 = 1 << 24;
@@ -226,6 +228,13 @@ impl CpuModel {
         };
         self.leaf1_edx = (self.leaf1_edx & !APIC) | if on { bits.0 } else { 0 };
         self.ext1_edx = (self.ext1_edx & !APIC) | if on { bits.1 } else { 0 };
+        self
+    }
+
+    /// The model without SYSENTER and SYSEXIT.
+    #[must_use]
+    pub fn without_sysenter(mut self) -> Self {
+        self.leaf1_edx &= !SEP;
         self
     }
 

@@ -197,15 +197,22 @@ fn adopt_selectors(
         return Ok(());
     }
     core.direct.stats.selectors += 1;
-    for (reg, found, loaded) in [
+    // A selector copied from CS or DS is the host's: the guest's own is meant.
+    let [cs, ds] = [SegReg::Cs, SegReg::Ds].map(|r| st.segment(r).selector);
+    for (reg, found, loaded_there) in [
         (SegReg::Ss, found.ss, loaded.ss),
         (SegReg::Ds, found.ds, loaded.ds),
         (SegReg::Es, found.es, loaded.es),
         (SegReg::Fs, found.fs, loaded.fs),
         (SegReg::Gs, found.gs, loaded.gs),
     ] {
-        if found != loaded {
-            load_segment(st, core, reg, found)?;
+        if found != loaded_there {
+            let selector = match found {
+                s if s == loaded.cs => cs,
+                s if s == loaded.ds => ds,
+                s => s,
+            };
+            load_segment(st, core, reg, selector)?;
         }
     }
     Ok(())

@@ -31,7 +31,7 @@ pub(crate) use enter::{Next, allowed, run};
 use hashbrown::HashMap;
 use policy::{Evidence, Record};
 use ring3_translator::addr::PAGE_SIZE;
-use ring3_translator::state::{GuestState, SegReg};
+use ring3_translator::state::GuestState;
 use space::{Live, SpaceKey};
 use std::os::fd::BorrowedFd;
 use tables::{Level, Tables};
@@ -158,6 +158,12 @@ impl Direct {
         self.pool.is_some()
     }
 
+    /// True if there is an address space that may run directly now.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        self.promoted != 0 || self.policy == Ring3Policy::Direct
+    }
+
     /// What the next pass of the run loop must do translated, if anything: true for a single
     /// instruction.
     pub fn take_hold(&mut self) -> Option<bool> {
@@ -183,18 +189,16 @@ impl Direct {
     /// An external interrupt has stopped ring-3 code of the current space: time to judge it.
     pub fn tick(&mut self, st: &GuestState, now: u64, entries: u64) {
         let share = self.host_share(now);
-        let enough = self.policy == Ring3Policy::Direct || self.evidence.is_enough(now);
-        if !enough || !allowed(st) {
+        if !self.evidence.is_enough(now) || !allowed(st) {
             return;
         }
         let slot = self.slot(&SpaceKey::of(st), now);
         let Some(space) = slot.and_then(|slot| self.slots[slot].as_mut()) else {
             return;
         };
-        let earned = self.policy == Ring3Policy::Direct
-            || space
-                .record
-                .earns_promotion(now, &self.evidence, entries, share);
+        let earned = space
+            .record
+            .earns_promotion(now, &self.evidence, entries, share);
         if !space.promoted && earned {
             let (time, _) = self.evidence.measure(now, entries, share);
             self.stats.promotion_ns += time;
@@ -229,19 +233,13 @@ impl Direct {
 
     /// The slot of the current space if its ring-3 code shall run directly.
     pub(crate) fn wanted(&mut self, st: &GuestState, now: impl FnOnce() -> u64) -> Option<usize> {
-        let forced = self.policy == Ring3Policy::Direct;
-        if self.promoted == 0 && !forced {
-            return None;
-        }
         let key = SpaceKey::of(st);
         let known = self.index.get(&key).copied();
         let promoted = |slot: &usize| self.slots[*slot].as_ref().is_some_and(|s| s.promoted);
         if let Some(slot) = known.filter(promoted) {
             return Some(slot);
         }
-        // A thread-local segment: the C library's start, which asks CPUID, is over.
-        let started = [SegReg::Fs, SegReg::Gs].map(|r| st.segment(r).usable);
-        if forced && started.contains(&true) {
+        if self.policy == Ring3Policy::Direct {
             let now = now();
             let slot = self.slot(&key, now);
             self.promote(slot, now);

@@ -85,7 +85,7 @@ impl Vcpu {
             let mut single = once || core.engine == EngineKind::Step;
             let trap_flag = st.sys_flags & eflags::TF != 0;
             let armed = st.breakpoints_armed();
-            if st.cpl == 3 && core.direct.is_on() && !single {
+            if st.cpl == 3 && core.direct.may_run() && !single {
                 if let Some(one) = core.direct.take_hold() {
                     single = one;
                 } else if self.run_directly() {
