@@ -1,22 +1,14 @@
-//! Bootable images through real firmware, seen and driven by the control socket.
+//! Boot sectors through real firmware, seen and driven by the control socket. Public bootable images
+//! have recipes: `tests/suite.rs`.
 
 mod machine;
 
 use machine::Machine;
 use ring3_guests::cache::Cache;
-use ring3_guests::{Refresh, package_file, session};
+use ring3_guests::{Refresh, session};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// A file of a Debian package.
-fn file(package: &str, path: &str) -> String {
-    let root = Cache::default_root().unwrap();
-    let path = package_file(&root, package, path, Refresh::IfMissing);
-    path.unwrap_or_else(|e| panic!("{package}: {e}"))
-        .display()
-        .to_string()
-}
 
 /// A diskette whose boot sector prints "key?" and a blank, waits for a key by INT 16h, prints it, and powers
 /// off when the key is 'q', through the ports that firmware set up.
@@ -188,41 +180,4 @@ fn a_writable_image_is_not_shared() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("in use by another program"), "{text}");
-}
-
-#[test]
-fn grub_rescue_disks_reach_the_command_line() {
-    const DIRECTORY: &str = "usr/lib/grub-rescue/grub-rescue-";
-    for (option, name, boot, shows) in [
-        ("--floppy", "floppy.img", "a", "\\(fd0\\)"),
-        ("--cdrom", "cdrom.iso", "d", "\\(cd\\)"),
-    ] {
-        let image = file("grub-rescue-pc", &format!("{DIRECTORY}{name}"));
-        let machine = Machine::start(&[option, &image, "--boot", boot, "--memory", "64M"]);
-        machine.wait("enter to boot the selected OS");
-        machine.ctl(&["type", "c"]);
-        machine.wait("grub> *$");
-        machine.ctl(&["type", "ls\\n"]);
-        machine.wait(shows);
-        machine.ctl(&["type", "lsmmap\\n"]);
-        machine.wait("base_addr = 0x100000, length = 0x3ef[0-9a-f]000, available RAM");
-    }
-}
-
-#[test]
-fn ipxe_reaches_its_shell() {
-    let image = file("ipxe", "usr/lib/ipxe/ipxe.iso");
-    let machine = Machine::start(&["--cdrom", &image, "--boot", "d", "--memory", "64M"]);
-    machine.wait("Ctrl-B");
-    machine.ctl(&["sendkey", "ctrl-b"]);
-    machine.wait("iPXE> *$");
-}
-
-#[test]
-fn memtest_sees_the_memory_and_finds_no_error() {
-    let image = file("memtest86+", "usr/lib/memtest86+/memtest86+ia32.iso");
-    let machine = Machine::start(&["--cdrom", &image, "--boot", "d", "--memory", "16M"]);
-    let text = machine.wait("Test #([3-9]|10)");
-    assert!(text.contains("Errors: 0"), "{text}");
-    assert!(text.contains("16MB"), "{text}");
 }

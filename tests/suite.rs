@@ -1,0 +1,38 @@
+//! The guests that take seconds, driven by their recipes. `ring3 guests run --all` runs all of
+//! them, and the same under QEMU.
+
+use std::process::Command;
+
+#[test]
+fn quick_guests_do_what_their_recipes_say() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ring3"))
+        .args(["guests", "run", "--quick", "--peer", "none"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{error}");
+    assert!(text.contains("| grub-floppy/commands "), "{text}");
+}
+
+#[test]
+fn a_guest_that_fails_is_reported_with_its_screen() {
+    // Too little memory for GRUB to say what the recipe expects.
+    let output = Command::new(env!("CARGO_BIN_EXE_ring3"))
+        .args([
+            "guests",
+            "run",
+            "grub-floppy",
+            "--peer",
+            "none",
+            "--memory",
+            "32M",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("| grub-floppy/commands | 0/1 "), "{text}");
+    assert!(text.contains("last screen:"), "{text}");
+    assert!(text.contains("| grub> lsmmap"), "{text}");
+}
