@@ -22,6 +22,7 @@ const FILES: &[(&str, &str)] = &files![
     "memtest-kernel.toml",
     "memtest-cd.toml",
     "ipxe-kernel.toml",
+    "ipxe-isolinux.toml",
     "ipxe-cd.toml",
     "gnumach.toml",
     "debian-disk.toml",
