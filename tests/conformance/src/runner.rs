@@ -136,7 +136,13 @@ pub fn run(options: &Options, oracle: &mut dyn Engine, engines: &mut [Box<dyn En
         }
         let mut rng = Rng::derived(options.seed, form.salt());
         for _ in 0..options.cases {
-            match unit::make(*form, &mut rng) {
+            let other = rng
+                .chance(20)
+                .then(|| forms[rng.below(forms.len() as u32) as usize])
+                .filter(|other| other.width == form.width);
+            let case =
+                unit::make_pair(*form, other, &mut rng).or_else(|_| unit::make(*form, &mut rng));
+            match case {
                 Ok(case) => queue.push((form.name(), case)),
                 Err(reason) => {
                     let count = results.forms.entry(form.name()).or_default();

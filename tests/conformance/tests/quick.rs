@@ -25,13 +25,22 @@ fn sampled_forms_and_programs_agree_with_the_host() {
     let mut oracle = Native::new().unwrap();
     let mut engines = engines::list("all", Path::new(PROGRAM)).unwrap();
     let mut results = runner::run(&options, &mut oracle, &mut engines);
-    runner::run_programs(&options, 20, &mut oracle, &mut engines, &mut results);
+    runner::run_programs(&options, 60, &mut oracle, &mut engines, &mut results);
     let ended = results.forms.values().filter(|f| f.ended > 0).count();
     assert!(
         ended * 2 > results.forms.len(),
         "{ended} of {} forms ran",
         results.forms.len()
     );
+    let lost: Vec<&String> = results
+        .forms
+        .iter()
+        .filter(|(_, f)| f.lost > 0)
+        .map(|(name, _)| name)
+        .collect();
+    assert!(lost.is_empty(), "the host did not finish {lost:?}");
+    let programs = &results.forms[runner::PROGRAMS];
+    assert_eq!(programs.ended, programs.cases, "a program did not end");
     let missed: Vec<&str> = DIMENSIONS
         .into_iter()
         .filter(|d| !results.dimensions.contains_key(d))

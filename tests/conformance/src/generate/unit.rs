@@ -21,9 +21,17 @@ const ATTEMPTS: u32 = 12;
 /// # Errors
 /// The reason if no case could be made.
 pub fn make(form: Form, rng: &mut Rng) -> Result<Case, String> {
+    make_pair(form, None, rng)
+}
+
+/// The same with an instruction of another form after it, in the same unit.
+///
+/// # Errors
+/// The reason if no case could be made.
+pub fn make_pair(form: Form, other: Option<Form>, rng: &mut Rng) -> Result<Case, String> {
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
-        match attempt(form, Rng::new(rng.u64())) {
+        match attempt(form, other, Rng::new(rng.u64())) {
             Ok(case) => return Ok(case),
             Err(reason) => last = reason,
         }
@@ -31,7 +39,7 @@ pub fn make(form: Form, rng: &mut Rng) -> Result<Case, String> {
     Err(last)
 }
 
-fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
+fn attempt(form: Form, other: Option<Form>, mut rng: Rng) -> Result<Case, String> {
     let regs = state::regs(&mut rng, form.width);
     let vector = state::vector(&mut rng);
     let fill = 1 + u64::from(rng.below(1 << 30));
@@ -62,7 +70,6 @@ fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
         Vec::new()
     };
     let before_len: usize = before.iter().map(Vec::len).sum();
-    let after_len: usize = after.iter().map(Vec::len).sum();
 
     // Two passes: the first finds the length, the second knows the branch target.
     let code_base = state::base(&d.regs, seg::CS);
@@ -74,6 +81,16 @@ fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
         &mut d,
     )?;
     let noise = noise(&mut d, form, &probe);
+    let second = match other {
+        Some(other) => Some(follower(&mut d, other)?),
+        None => None,
+    };
+    let after: Vec<Vec<u8>> = second
+        .iter()
+        .map(|(bytes, _)| bytes.clone())
+        .chain(after)
+        .collect();
+    let after_len: usize = after.iter().map(Vec::len).sum();
     let total = (before_len + noise.len() + probe.len() + after_len) as u32;
     let code_at = place(&mut d.rng, total, before_len as u32);
     let start = code_at - code_base;
@@ -129,10 +146,43 @@ fn attempt(form: Form, mut rng: Rng) -> Result<Case, String> {
         undefined: 0,
         undefined_at_fault: 0,
         ignored: d.ignored,
-        privilege: special::privilege(&needs, &i),
+        privilege: match second {
+            Some((_, Privilege::UserOnly)) => Privilege::UserOnly,
+            _ => special::privilege(&needs, &i),
+        },
     };
     follow_flags(&mut case)?;
     Ok(case)
+}
+
+/// An instruction without control flow to follow the one under test, and who may run it.
+fn follower(d: &mut Draft, form: Form) -> Result<(Vec<u8>, Privilege), String> {
+    use Mnemonic as M;
+    let images = [
+        M::Fnsave,
+        M::Fsave,
+        M::Fnstenv,
+        M::Fstenv,
+        M::Fxsave,
+        M::Xsave,
+        M::Xrstor,
+    ];
+    if form.code.op_code().fwait() || images.contains(&form.code.mnemonic()) {
+        return Err("an image of the state, at an address that may have changed".into());
+    }
+    let mut i = d.instruction(form).map_err(str::to_string)?;
+    if i.flow_control() != FlowControl::Next {
+        return Err("a transfer".into());
+    }
+    let needs = special::prepare(d, &mut i, form.width);
+    if needs.fixup.is_some() || needs.reject.is_some() {
+        return Err("it asks for more".into());
+    }
+    let bytes = encode(&mut i, form, layout::CODE, layout::CODE, d)?;
+    if decode(&bytes, form.width, 0).code() != form.code {
+        return Err("an encoding that decodes as another instruction".into());
+    }
+    Ok((bytes, special::privilege(&needs, &i)))
 }
 
 fn encode(
