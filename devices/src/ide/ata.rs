@@ -18,6 +18,8 @@ pub struct Disk {
     lba: u64,
     left: u32,
     block: u32,
+    /// The write cache is off: SET FEATURES 82h.
+    pub write_through: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,7 @@ impl Disk {
             lba: 0,
             left: 0,
             block: 1,
+            write_through: false,
         }
     }
 
@@ -63,7 +66,7 @@ fn error_bits(failure: BlockError) -> u8 {
 }
 
 impl Drive {
-    fn the_disk(&mut self) -> Option<&mut Disk> {
+    pub(super) fn the_disk(&mut self) -> Option<&mut Disk> {
         match &mut self.kind {
             Kind::Disk(disk) => Some(disk),
             Kind::CdRom(_) => None,
@@ -232,6 +235,14 @@ impl Drive {
         }
         disk.lba += u64::from(step);
         disk.left -= step;
+        // Without a write cache, what is written is durable.
+        if disk.left == 0
+            && disk.write_through
+            && matches!(phase, Phase::DataOut { .. })
+            && let Err(failure) = disk.image.flush()
+        {
+            return self.fail(error_bits(failure));
+        }
         match (phase, disk.left) {
             // A PIO read ends without interrupt: the last block announced itself.
             (Phase::DataIn { dma: false }, 0) => {
@@ -325,7 +336,8 @@ impl Drive {
         w[80] = 0x0070;
         // NOP and write cache; FLUSH, FLUSH EXT and 48-bit addresses.
         (w[82], w[83], w[84]) = (0x0020, 0x7400, 0x4000);
-        (w[85], w[86], w[87]) = (0x0020, 0x3400, 0x4000);
+        let cache = if disk.write_through { 0 } else { 0x0020 };
+        (w[85], w[86], w[87]) = (cache, 0x3400, 0x4000);
         w[88] = udma;
         w[93] = 0x6001;
         for (i, word) in w[100..104].iter_mut().enumerate() {

@@ -198,8 +198,15 @@ impl Drive {
                 }
                 _ => self.fail(error::ABRT),
             },
-            // Write cache, look-ahead, reverting to defaults: nothing to switch.
-            0x02 | 0x82 | 0xaa | 0x55 | 0xcc | 0x66 => self.complete(),
+            // Write cache on, off.
+            feature @ (0x02 | 0x82) => {
+                if let Some(disk) = self.the_disk() {
+                    disk.write_through = feature == 0x82;
+                }
+                self.complete();
+            }
+            // Look-ahead, reverting to defaults: nothing to switch.
+            0xaa | 0x55 | 0xcc | 0x66 => self.complete(),
             _ => self.fail(error::ABRT),
         }
     }

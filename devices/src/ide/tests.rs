@@ -428,3 +428,69 @@ fn random_register_traffic_never_panics() {
         ide.run_dma(&mut ram);
     }
 }
+
+/// A disk that counts flushes and fails at one sector.
+struct Watched(MemoryDisk, std::sync::Arc<std::sync::atomic::AtomicU32>);
+
+impl crate::block::BlockBackend for Watched {
+    fn sectors(&self) -> u64 {
+        self.0.sectors()
+    }
+    fn read_only(&self) -> bool {
+        false
+    }
+    fn read(&mut self, first: u64, buf: &mut [u8]) -> Result<(), crate::block::BlockError> {
+        let broken = first..first + (buf.len() / SECTOR) as u64;
+        if broken.contains(&3) {
+            return Err(crate::block::BlockError::Host);
+        }
+        self.0.read(first, buf)
+    }
+    fn write(&mut self, first: u64, data: &[u8]) -> Result<(), crate::block::BlockError> {
+        self.0.write(first, data)
+    }
+    fn flush(&mut self) -> Result<(), crate::block::BlockError> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn without_write_cache_each_write_is_flushed_and_host_errors_are_uncorrectable() {
+    let flushes = std::sync::Arc::<std::sync::atomic::AtomicU32>::default();
+    let count = || flushes.load(std::sync::atomic::Ordering::Relaxed);
+    let mut ide = Ide::new();
+    let disk = Watched(MemoryDisk::new(image(8), false), flushes.clone());
+    ide.attach_disk(0, 0, Box::new(disk));
+    let write = |ide: &mut Ide| {
+        issue(ide, 0, 2, 0x30);
+        for _ in 0..SECTOR {
+            ide.write(0, 0, 2, 0x5a5a);
+        }
+        assert_eq!(reg(ide, 7), 0x50);
+    };
+    let features = |ide: &mut Ide, feature: u8| {
+        set(ide, 1, feature);
+        issue(ide, 0, 0, 0xef);
+        issue(ide, 0, 0, 0xec);
+        words(ide, 512)[85 * 2] & 0x20 != 0
+    };
+    write(&mut ide);
+    assert_eq!(count(), 0, "the cache is on at first");
+    assert!(!features(&mut ide, 0x82));
+    write(&mut ide);
+    assert_eq!(count(), 1);
+    assert!(features(&mut ide, 0x02));
+    write(&mut ide);
+    assert_eq!(count(), 1);
+    issue(&mut ide, 0, 0, 0xe7);
+    assert_eq!(count(), 2);
+    issue(&mut ide, 3, 1, 0x20);
+    assert_eq!(
+        (reg(&mut ide, 7) & 1, reg(&mut ide, 1)),
+        (1, 0x40),
+        "ERR, UNC"
+    );
+    issue(&mut ide, 4, 1, 0x20);
+    assert_eq!(reg(&mut ide, 7) & 9, 8, "the rest goes on");
+}
