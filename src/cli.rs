@@ -134,7 +134,7 @@ pub struct RunOptions {
     /// with --kernel, seabios without.
     #[arg(long, value_enum, value_name = "WHICH")]
     pub firmware: Option<FirmwareKind>,
-    /// A drive with an image: FILE[,format=raw|qcow2][,if=ide|floppy|cdrom][,ro].
+    /// A drive with an image: FILE[,format=raw|qcow2][,if=ide|floppy|cdrom][,ro][,backing].
     #[arg(long, value_name = "IMAGE", value_parser = parse_drive)]
     pub disk: Vec<DriveSpec>,
     /// A disc in a CD-ROM drive.

@@ -79,7 +79,7 @@ impl Report {
             },
             "memory": {
                 "tlb_fills": m.tlb_fills, "flush_all": m.flush_all, "flush_non_global": m.flush_non_global,
-                "invlpg": m.invlpg, "fetch_walks": m.fetch_walks, "window_misses": m.window_misses,
+                "invlpg": m.invlpg, "fetch_walks": m.fetch_walks, "window_misses": m.window_misses, "logged_writes": m.logged_writes,
                 "window_maps": w.maps, "window_pages": w.pages, "window_drops": w.drops, "window_protects": w.protects,
                 "window_mappings": core.mmu.window.len(),
             },
