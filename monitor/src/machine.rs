@@ -262,6 +262,12 @@ impl Machine {
         self.load()
     }
 
+    /// Makes the processor make a mistake on purpose from now on.
+    #[cfg(feature = "mutation")]
+    pub fn mutate(&mut self, mutation: ring3_translator::mutation::Mutation) {
+        self.vcpu.mutate(mutation);
+    }
+
     /// Runs the guest to its end on this thread.
     /// # Errors
     /// [`MachineError::Internal`] for a defect of ring3, or when the host refuses a thread;

@@ -7,6 +7,7 @@ use crate::paging::{Page, Walk, walk};
 use crate::window::Window;
 use core::ops::Range;
 use ring3_translator::addr::PAGE_SIZE;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, TLB_ENTRIES, TlbEntry, cr0};
 use std::io;
 use std::sync::Arc;
@@ -372,6 +373,9 @@ impl Mmu {
     /// INVLPG.
     pub fn invalidate_page(&mut self, st: &mut GuestState, lin: u32) {
         self.stats.invlpg += 1;
+        if st.broken(Mutation::Invlpg) {
+            return;
+        }
         let index = (lin >> 12) as usize & (TLB_ENTRIES - 1);
         if self.large_pages {
             self.large_pages = false;

@@ -6,6 +6,7 @@
 use crate::cpu::env::{Access, Privilege};
 use crate::cpu::fault::Fault;
 use crate::memory::GuestRam;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, cr0, cr4, efer, eflags};
 
 /// A translated page.
@@ -95,7 +96,7 @@ pub fn walk(
         if walk.access == Access::Write {
             code |= error::W;
         }
-        if walk.who == Privilege::User {
+        if walk.who == Privilege::User && !st.broken(Mutation::PageFaultUser) {
             code |= error::U;
         }
         if walk.access == Access::Execute && (nx_on || st.cr4 & cr4::SMEP != 0) {
@@ -167,7 +168,9 @@ pub fn walk(
     let no_execute = nx_on && any & pte::NX != 0;
     let may_write = match walk.who {
         Privilege::User => all & pte::W != 0,
-        Privilege::Supervisor => all & pte::W != 0 || st.cr0 & cr0::WP == 0,
+        Privilege::Supervisor => {
+            all & pte::W != 0 || st.cr0 & cr0::WP == 0 || st.broken(Mutation::WriteProtect)
+        }
     };
     let allowed = match (walk.who, walk.access) {
         (Privilege::User, _) if !user => false,
@@ -188,11 +191,11 @@ pub fn walk(
     let wants_dirty = walk.access == Access::Write;
     if walk.commit {
         for e in used {
-            if e.value & pte::A == 0 {
+            if e.value & pte::A == 0 && !st.broken(Mutation::AccessedBit) {
                 ram.or_u32(e.at, pte::A as u32);
             }
         }
-        if wants_dirty && leaf.value & pte::D == 0 {
+        if wants_dirty && leaf.value & pte::D == 0 && !st.broken(Mutation::DirtyBit) {
             ram.or_u32(leaf.at, pte::D as u32);
         }
     } else if all & pte::A == 0 {

@@ -8,6 +8,7 @@ use crate::classify::{FeatureSet, Table};
 use crate::code_memory::CodeMemory;
 use crate::lower::{Lower, Scratch, Site, UnitInfo};
 use crate::mode::Mode;
+use crate::mutation::Mutation;
 use crate::prelude::{self, Stubs};
 use crate::scan::{MAX_INSTRUCTIONS, ScanError, Scanned, scan};
 use crate::state::GuestState;
@@ -77,6 +78,8 @@ pub struct Translator {
     timed: bool,
     /// Where to roll back to before the next translation: the last one was for one use.
     once: Option<Checkpoint>,
+    #[cfg(feature = "mutation")]
+    mutation: Option<Mutation>,
 }
 
 /// Lengths of the cache's lists before a unit for one use.
@@ -125,6 +128,8 @@ impl Translator {
             stats: TranslatorStats::default(),
             timed: true,
             once: None,
+            #[cfg(feature = "mutation")]
+            mutation: None,
         })
     }
 
@@ -305,6 +310,8 @@ impl Translator {
             link_base: self.links.len() as u32,
             chain: source.chain && !mode.is_single_instruction(),
             chain_pages: source.chain_pages,
+            #[cfg(feature = "mutation")]
+            mutation: self.mutation,
         };
         let mut lower = Lower::new(
             &mut self.scratch,
@@ -480,6 +487,9 @@ impl Translator {
 
     /// Drops the units that overlap `len` bytes at `phys` (within one page); true if any was.
     pub fn invalidate(&mut self, st: &mut GuestState, phys: u64, len: u64) -> bool {
+        if self.broken(Mutation::StaleUnits) {
+            return false;
+        }
         let page = phys / PAGE_SIZE;
         let Some(mut list) = self.by_page.remove(&page) else {
             return false;
@@ -513,7 +523,9 @@ impl Translator {
         let links = u.links.clone();
         let entry = u.indirect;
         for link in incoming {
-            self.unlink(link);
+            if !self.broken(Mutation::StaleLinks) {
+                self.unlink(link);
+            }
         }
         // Its own jumps must find their targets anew: the code that follows may be new as well.
         for link in links {
@@ -528,7 +540,7 @@ impl Translator {
         let address = self.memory.address(entry as usize);
         for table in 0..2 {
             let slot = &mut st.jump_cache[table][(key.eip & 0xffff) as usize];
-            if *slot == address {
+            if *slot == address && !self.broken(Mutation::StaleJumpCache) {
                 *slot = self.stubs.jump_miss;
             }
         }

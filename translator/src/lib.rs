@@ -10,6 +10,7 @@ pub mod code_memory;
 pub mod helper;
 pub mod lower;
 pub mod mode;
+pub mod mutation;
 pub mod prelude;
 pub mod register_bits;
 pub mod scan;

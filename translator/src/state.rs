@@ -9,6 +9,7 @@ pub use crate::register_bits::{cr0, cr4, efer, eflags, shadow};
 pub use crate::segment::{SegAttr, SegClass, SegReg, Segment, TableReg};
 
 use crate::mode::Mode;
+use crate::mutation::Mutation;
 use core::ffi::c_void;
 
 /// Model-specific registers that carry state. Intel SDM vol. 4.
@@ -241,6 +242,9 @@ pub struct GuestState {
     pub tlb: [[TlbEntry; TLB_ENTRIES]; 2],
     /// Jump caches: index 0 for rings 0-2, 1 for everything else.
     pub jump_cache: [[u64; JUMP_CACHE_ENTRIES]; 2],
+    /// The mistake that this processor makes: 0 or a [`Mutation`]'s number plus one.
+    #[cfg(feature = "mutation")]
+    pub mutation: u32,
 }
 
 /// See [`GuestState::bounce`].
@@ -272,6 +276,19 @@ pub mod gpr {
 }
 
 impl GuestState {
+    /// Whether this processor makes a mistake on purpose; never without the feature `mutation`.
+    #[cfg(feature = "mutation")]
+    #[must_use]
+    pub fn broken(&self, mutation: Mutation) -> bool {
+        self.mutation == mutation as u32 + 1
+    }
+    /// Whether this processor makes a mistake on purpose; never without the feature `mutation`.
+    #[cfg(not(feature = "mutation"))]
+    #[inline(always)]
+    #[must_use]
+    pub const fn broken(&self, _: Mutation) -> bool {
+        false
+    }
     /// The low 32 bits of general register `n` (0-7).
     #[must_use]
     pub fn reg32(&self, n: usize) -> u32 {

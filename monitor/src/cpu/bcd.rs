@@ -8,6 +8,7 @@ use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::flagsops::{result_flags, set_flags};
 use crate::cpu::operand;
 use iced_x86::{Instruction, Register};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, eflags, gpr};
 
 const AL: usize = 0;
@@ -19,6 +20,9 @@ fn flag(st: &GuestState, mask: u32) -> bool {
 }
 
 fn finish(st: &mut GuestState, carry: u32) -> Flow {
+    if st.broken(Mutation::AamFlags) {
+        return Flow::Next;
+    }
     let flags = result_flags(u32::from(st.reg8(AL)), 8) | carry;
     set_flags(st, ALL, flags);
     Flow::Next
@@ -71,7 +75,7 @@ pub fn aad(st: &mut GuestState, base: u8) -> Flow {
 /// DAA and DAS: `subtract` chooses.
 fn decimal(st: &mut GuestState, subtract: bool) -> Flow {
     let old = st.reg8(AL);
-    let old_cf = flag(st, eflags::CF);
+    let old_cf = flag(st, eflags::CF) && !st.broken(Mutation::DecimalCarry);
     let low = old & 0xf > 9 || flag(st, eflags::AF);
     let high = old > 0x99 || old_cf;
     let change = if low { 6u8 } else { 0 };
@@ -127,8 +131,13 @@ pub fn salc(st: &mut GuestState) -> Flow {
 pub fn xlat<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Result<Flow, Fault> {
     let seg = operand::segment_register(insn.memory_segment());
     let al = u32::from(st.reg8(AL));
+    let wrap = if st.broken(Mutation::XlatWrap) {
+        u32::MAX
+    } else {
+        0xffff
+    };
     let offset = if insn.memory_base() == Register::BX {
-        u32::from(st.reg16(gpr::BX)).wrapping_add(al) & 0xffff
+        u32::from(st.reg16(gpr::BX)).wrapping_add(al) & wrap
     } else {
         st.reg32(gpr::BX).wrapping_add(al)
     };

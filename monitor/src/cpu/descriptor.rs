@@ -4,6 +4,7 @@
 use crate::cpu::env::{Env, Privilege};
 use crate::cpu::fault::{Fault, Vector};
 use ring3_translator::addr::LinAddr;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegAttr, SegClass, Segment};
 
 /// What a descriptor describes. Intel SDM vol. 3A, table 3-2.
@@ -233,7 +234,7 @@ pub fn set_accessed<E: Env>(
     selector: u16,
     descriptor: Descriptor,
 ) -> Result<Descriptor, Fault> {
-    if descriptor.attr().kind() & 1 != 0 {
+    if descriptor.attr().kind() & 1 != 0 || st.broken(Mutation::DescriptorAccessed) {
         return Ok(descriptor);
     }
     write_access_byte(st, env, selector, Descriptor(descriptor.0 | 1 << 40))

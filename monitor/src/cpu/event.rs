@@ -17,6 +17,7 @@ use crate::cpu::stack::Stack;
 use crate::cpu::task::{SwitchReason, stack_for_level, task_switch};
 use crate::cpu::task_tss::interrupt_redirected;
 use ring3_translator::addr::LinAddr;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, Segment, cr4, eflags, gpr};
 
 /// The instruction of a software interrupt.
@@ -185,7 +186,8 @@ fn attempt<E: Env>(st: &mut GuestState, env: &mut E, event: Event) -> Result<(),
     };
     let a = match event {
         Event::Exception(fault) => {
-            let error = pushes_error(fault.vector).then_some(fault.error.unwrap_or(0));
+            let pushes = pushes_error(fault.vector) && !st.broken(Mutation::ErrorCode);
+            let error = pushes.then_some(fault.error.unwrap_or(0));
             Attempt {
                 error,
                 ..plain(fault.vector as u8)
@@ -429,7 +431,7 @@ fn through_gate<E: Env>(
 #[inline]
 fn enter_handler(st: &mut GuestState, masks: bool) {
     st.sys_flags &= !(eflags::TF | eflags::NT | eflags::RF | eflags::VM);
-    if masks {
+    if masks && !st.broken(Mutation::GateInterruptFlag) {
         st.if_flag = 0;
     }
 }

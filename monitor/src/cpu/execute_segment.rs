@@ -8,6 +8,7 @@ use crate::cpu::stack::OperandSize;
 use crate::cpu::stackops::StackPointer;
 use crate::cpu::{far, operand, segment};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, shadow};
 
 /// MOV r/m16, Sreg: a 32-bit register is zero-extended, memory receives 16 bits.
@@ -39,7 +40,7 @@ pub fn mov_to_sreg<E: Env>(
     }
     let selector = operand::read_rm(st, env, insn, 1, 2)? as u16;
     segment::load_segment(st, env, reg, selector)?;
-    if reg == SegReg::Ss {
+    if reg == SegReg::Ss && !st.broken(Mutation::MovSsShadow) {
         st.interrupt_shadow = shadow::SS;
     }
     Ok(Flow::Next)

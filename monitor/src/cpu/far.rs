@@ -13,6 +13,7 @@ use crate::cpu::segment::{
 use crate::cpu::stack::Stack;
 use crate::cpu::task::{SwitchReason, stack_for_level, task_switch};
 use iced_x86::{Decoder, DecoderOptions};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, Segment, gpr};
 
 pub use crate::cpu::far_return::far_return;
@@ -291,7 +292,10 @@ fn call_inner<E: Env>(
     let (new_ss, new_esp) = stack_for_level(st, env, cpl)?;
     let ss = fetch_stack_segment(st, env, new_ss, cpl, Vector::Ts)?;
     let mut stack = Stack::new(&ss, new_esp, cpl, u32::from(new_ss & 0xfffc));
-    let count = gate.gate_count();
+    let mut count = gate.gate_count();
+    if st.broken(Mutation::GateParameters) {
+        count = count.saturating_sub(1);
+    }
     // IF new stack does not have room for parameters plus four slots, THEN #SS(NewSS).
     stack.check_push(count + 4, size)?;
     // IF EIP is not within code segment limit, THEN #GP(0).

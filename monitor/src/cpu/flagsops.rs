@@ -5,6 +5,7 @@ use crate::cpu::env::Env;
 use crate::cpu::execute::Flow;
 use crate::cpu::fault::Fault;
 use crate::cpu::stackops::StackPointer;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, cr4, eflags, shadow};
 
 /// Which interrupt flag CLI and STI act on.
@@ -46,7 +47,9 @@ pub fn sti(st: &mut GuestState) -> Result<Flow, Fault> {
         InterruptFlag::Real => {
             if st.if_flag == 0 {
                 st.if_flag = 1;
-                st.interrupt_shadow = shadow::STI;
+                if !st.broken(Mutation::StiShadow) {
+                    st.interrupt_shadow = shadow::STI;
+                }
             }
         }
         InterruptFlag::Virtual => {

@@ -11,6 +11,7 @@ use crate::cpu::fpu::{FCW_INIT, ST, TAG, X87, materialize, require_fpu};
 use crate::cpu::operand;
 use crate::cpu::segment::real_addressing;
 use iced_x86::{Code, Instruction};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::GuestState;
 
 /// Bytes of the environment in 16- and 32-bit format.
@@ -65,7 +66,10 @@ fn full_tags(st: &GuestState) -> u16 {
             3
         } else {
             let at = ST + (physical + 8 - top) % 8 * 16;
-            tag(&st.xsave.0[at..at + 10])
+            match tag(&st.xsave.0[at..at + 10]) {
+                2 if st.broken(Mutation::FpuTags) => 0,
+                t => t,
+            }
         };
         tags |= bits << (physical * 2);
     }

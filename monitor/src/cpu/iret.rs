@@ -14,6 +14,7 @@ use crate::cpu::segment::{
 use crate::cpu::stack::{OperandSize, Stack};
 use crate::cpu::task::{SwitchReason, task_switch};
 use ring3_translator::addr::LinAddr;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, cr4, eflags, gpr};
 
 /// CF, PF, AF, ZF, SF, TF, DF, OF and NT: what every IRET takes from the stack.
@@ -189,7 +190,7 @@ fn iret_protected<E: Env>(
 fn protected_flags(st: &GuestState, flags: u32, size: OperandSize) -> u32 {
     let mut mask = ALWAYS | eflags::RF | eflags::AC | eflags::ID;
     // IF CPL ≤ IOPL, THEN EFLAGS(IF) ← tempEFLAGS.
-    if st.cpl <= st.iopl() {
+    if st.cpl <= st.iopl() || st.broken(Mutation::IretInterruptFlag) {
         mask |= eflags::IF;
     }
     // IF CPL = 0, THEN EFLAGS(IOPL, VIF, VIP) ← tempEFLAGS.

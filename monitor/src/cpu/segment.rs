@@ -11,6 +11,7 @@ use crate::cpu::descriptor::{
 use crate::cpu::env::{Access, Env};
 use crate::cpu::fault::{Fault, Vector};
 use ring3_translator::addr::LinAddr;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegAttr, SegClass, SegReg, Segment};
 
 /// Rights of a V8086 segment: present, DPL 3, writable, accessed. Intel SDM vol. 3C, 26.3.1.2.
@@ -79,6 +80,9 @@ fn linear_checked(
     };
     let s = st.segment(reg);
     let (mut low, mut high) = bounds(s);
+    if s.attr.is_expand_down() && st.broken(Mutation::ExpandDown) {
+        (low, high) = (0, s.limit);
+    }
     if real_addressing(st) {
         // Only the limit counts.
         if !s.usable {

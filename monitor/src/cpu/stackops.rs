@@ -8,6 +8,7 @@ use crate::cpu::operand::{self, load, probe_store, store};
 use crate::cpu::segment;
 use crate::cpu::stack::{OperandSize, Stack};
 use iced_x86::{Instruction, OpKind};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, gpr};
 
 /// A stack pointer on its way: pushes and pops move it, [`StackPointer::commit`] makes it
@@ -157,7 +158,10 @@ pub fn pusha<E: Env>(st: &mut GuestState, env: &mut E, size: u32) -> Result<Flow
         OperandSize::Word
     };
     let mut stack = Stack::current(st);
-    let values: [u32; 8] = core::array::from_fn(|n| st.reg32(n));
+    let mut values: [u32; 8] = core::array::from_fn(|n| st.reg32(n));
+    if st.broken(Mutation::PushaStack) {
+        values[gpr::SP] = values[gpr::SP].wrapping_sub(size * 4);
+    }
     if let Err(fault) = stack.push_all(st, env, width, values) {
         // The fault is that of the first slot that cannot be pushed, from above.
         let mut sp = StackPointer::of(st);
@@ -212,7 +216,12 @@ pub fn enter<E: Env>(
     if level > 0 {
         let mut outer = sp;
         outer.set_offset(bp);
-        for _ in 1..level {
+        let first = if st.broken(Mutation::EnterDisplay) {
+            2
+        } else {
+            1
+        };
+        for _ in first..level {
             outer.add(size.wrapping_neg());
             let link = load(st, env, SegReg::Ss, outer.offset(), size as usize)? as u32;
             sp.push(st, env, size, link)?;

@@ -16,6 +16,7 @@ use crate::cpu::segment::{
 use crate::cpu::stack::{OperandSize, Stack};
 use crate::cpu::task_tss::{TSS32_LIMIT, is_tss32};
 use ring3_translator::addr::LinAddr;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, Segment, cr0, cr4, eflags, gpr};
 
 pub use crate::cpu::task_tss::{io_permitted, stack_for_level};
@@ -108,7 +109,7 @@ pub fn task_switch<E: Env>(
     }
 
     // Steps 6-11. From here on the switch happens.
-    if !reason.nests() {
+    if !reason.nests() && !st.broken(Mutation::TaskBusy) {
         let old_descriptor = read_descriptor_or(st, env, old.selector, Vector::Ts)?;
         set_busy(st, env, old.selector, old_descriptor, false)?;
     }
@@ -148,7 +149,7 @@ fn enter_task<E: Env>(
     new32: bool,
 ) -> Result<(), Fault> {
     let mut flags = image.eflags;
-    if reason.nests() {
+    if reason.nests() && !st.broken(Mutation::TaskNested) {
         flags |= eflags::NT;
     }
     st.set_eflags(flags);

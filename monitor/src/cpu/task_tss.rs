@@ -5,6 +5,7 @@ use crate::cpu::descriptor::selector_fault;
 use crate::cpu::env::{Env, Privilege};
 use crate::cpu::fault::{Fault, Vector};
 use ring3_translator::addr::LinAddr;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::GuestState;
 
 /// Offset of the I/O map base in a 32-bit TSS.
@@ -101,7 +102,8 @@ pub fn io_permitted<E: Env>(
         Privilege::Supervisor,
     )?;
     let wanted = (1u16 << size) - 1;
-    Ok(u16::from_le_bytes(raw) >> (port & 7) & wanted == 0)
+    let first = (port & 7) ^ u16::from(st.broken(Mutation::IoBitmap));
+    Ok(u16::from_le_bytes(raw) >> first & wanted == 0)
 }
 
 /// The bit of the software interrupt redirection bitmap (CR4.VME), which lies in the 32 bytes

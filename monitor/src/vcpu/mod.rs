@@ -128,6 +128,14 @@ impl Drop for Area {
 }
 
 impl Vcpu {
+    /// Makes a mistake on purpose from now on.
+    #[cfg(feature = "mutation")]
+    pub fn mutate(&mut self, mutation: ring3_translator::mutation::Mutation) {
+        let (st, core) = self.parts_mut();
+        st.mutation = mutation as u32 + 1;
+        core.translator.mutate(mutation);
+    }
+
     /// A processor after RESET on `ram` and `board`.
     /// # Errors
     /// When the host refuses memory or address space.

@@ -39,11 +39,31 @@ fn form(name: &str) -> Option<(&'static str, Form)> {
     }
 }
 
+/// The engine `name` that makes the mistake after the plus sign, in this process.
+#[cfg(feature = "mutation")]
+fn mutant(name: &str) -> Option<Result<Box<dyn Engine>, EngineError>> {
+    use ring3_translator::mutation::Mutation;
+    let (base, mistake) = name.split_once('+')?;
+    let (_, form) = form(base)?;
+    let mutation = Mutation::named(mistake)?;
+    Some(match Translated::new(form) {
+        Ok(mut engine) => {
+            engine.mutate(mutation);
+            Ok(Box::new(engine))
+        }
+        Err(e) => Err(e.into()),
+    })
+}
+
 /// The engine called `name` in this process.
 ///
 /// # Errors
 /// [`EngineError`] if there is none or it cannot start.
 pub fn direct(name: &str) -> Result<Box<dyn Engine>, EngineError> {
+    #[cfg(feature = "mutation")]
+    if let Some(engine) = mutant(name) {
+        return engine;
+    }
     match (name, form(name)) {
         ("native", _) => Ok(Box::new(Native::new()?)),
         ("interpreter", _) => Ok(Box::new(Interpreter::new())),
@@ -57,12 +77,13 @@ pub fn direct(name: &str) -> Result<Box<dyn Engine>, EngineError> {
 /// # Errors
 /// [`EngineError`] if there is none or it cannot start.
 pub fn named(name: &str, program: &Path) -> Result<Box<dyn Engine>, EngineError> {
-    let Some((name, form)) = form(name) else {
+    let base = name.split('+').next().unwrap_or(name);
+    let Some((_, form)) = form(base) else {
         return direct(name);
     };
     let model = CpuModel::host_default();
     let facts = Facts {
-        name,
+        name: name.to_owned(),
         user_only: form != Form::Window,
         components: model.xcr0_bits() & XsaveLayout::host().features,
         accepts: Box::new(move |case| guest::offers(&model, case)),

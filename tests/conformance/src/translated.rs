@@ -49,6 +49,12 @@ impl Translated {
         })
     }
 
+    /// Makes the processor make a mistake on purpose from now on.
+    #[cfg(feature = "mutation")]
+    pub fn mutate(&mut self, mutation: ring3_translator::mutation::Mutation) {
+        self.rig.vcpu_mut().mutate(mutation);
+    }
+
     fn run_case(&mut self, case: &Case) -> Outcome {
         self.write_memory(&case.memory());
         let components = self.components();

@@ -27,7 +27,7 @@ const MOST_BYTES: u32 = 1 << 20;
 /// What the parent needs to know of an engine without starting it.
 pub struct Facts {
     /// Its name; the worker is started with `--worker NAME`.
-    pub name: &'static str,
+    pub name: String,
     /// See [`Engine::accepts_user_only`].
     pub user_only: bool,
     /// See [`Engine::components`].
@@ -95,7 +95,7 @@ impl Isolated {
 
     fn start(&self) -> io::Result<Running> {
         let mut child = Command::new(&self.program)
-            .args(["--worker", self.facts.name])
+            .args(["--worker", &self.facts.name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -195,7 +195,7 @@ impl Drop for Isolated {
 
 impl Engine for Isolated {
     fn name(&self) -> String {
-        self.facts.name.into()
+        self.facts.name.clone()
     }
     fn accepts_user_only(&self) -> bool {
         self.facts.user_only

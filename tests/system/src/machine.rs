@@ -21,6 +21,9 @@ pub enum Runner {
     Step,
     /// `qemu-system-i386` without KVM.
     Qemu,
+    /// `ring3 --engine bt` that makes a mistake on purpose.
+    #[cfg(feature = "mutation")]
+    Mutant(ring3_translator::mutation::Mutation),
 }
 
 impl Runner {
@@ -31,6 +34,8 @@ impl Runner {
             Self::Bt => "bt",
             Self::Step => "step",
             Self::Qemu => "qemu",
+            #[cfg(feature = "mutation")]
+            Self::Mutant(_) => "mutant",
         }
     }
 }
@@ -60,14 +65,18 @@ pub fn run(runner: Runner, image: &[u8]) -> Result<Vec<u8>> {
     std::fs::write(&rom, image).context("cannot write the image")?;
     std::fs::write(&serial, []).context("cannot write the serial output")?;
     match runner {
-        Runner::Bt => ring3(EngineKind::Bt, directory.path())?,
-        Runner::Step => ring3(EngineKind::Step, directory.path())?,
+        Runner::Bt => ring3(EngineKind::Bt, directory.path(), |_| {})?,
+        Runner::Step => ring3(EngineKind::Step, directory.path(), |_| {})?,
+        #[cfg(feature = "mutation")]
+        Runner::Mutant(mistake) => {
+            ring3(EngineKind::Bt, directory.path(), |m| m.mutate(mistake))?;
+        }
         Runner::Qemu => qemu(&rom, &serial)?,
     }
     std::fs::read(&serial).context("cannot read the serial output")
 }
 
-fn ring3(engine: EngineKind, directory: &Path) -> Result<()> {
+fn ring3(engine: EngineKind, directory: &Path, prepare: impl FnOnce(&mut Machine)) -> Result<()> {
     let vgabios = directory.join("vga");
     std::fs::write(&vgabios, NO_OPTION_ROM).context("cannot write the option ROM")?;
     let stop = Arc::new(StopHandle::new().context("cannot create an event descriptor")?);
@@ -100,7 +109,10 @@ fn ring3(engine: EngineKind, directory: &Path) -> Result<()> {
     });
     let outcome = Machine::new(config)
         .map_err(anyhow::Error::from)
-        .and_then(|m| Ok(m.run()?));
+        .and_then(|mut m| {
+            prepare(&mut m);
+            Ok(m.run()?)
+        });
     drop(done);
     if watchdog.join().is_err() {
         bail!("the watchdog panicked");

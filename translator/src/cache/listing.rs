@@ -1,9 +1,26 @@
 //! The cache seen from outside: what was emitted, for listings and the emission checker.
 
 use super::{Translator, UnitId};
+use crate::mutation::Mutation;
 use crate::unit::Emitted;
 
 impl Translator {
+    /// Makes a mistake on purpose from now on.
+    #[cfg(feature = "mutation")]
+    pub fn mutate(&mut self, mutation: Mutation) {
+        self.mutation = Some(mutation);
+    }
+
+    #[cfg(feature = "mutation")]
+    pub(super) fn broken(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+    #[cfg(not(feature = "mutation"))]
+    #[inline(always)]
+    pub(super) const fn broken(&self, _: Mutation) -> bool {
+        false
+    }
+
     /// The host code of a unit and what belongs to it, for listings and checks.
     #[must_use]
     pub fn emitted(&self, unit: UnitId) -> Emitted {

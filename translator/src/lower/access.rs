@@ -15,6 +15,7 @@
 use super::{Lower, host_number};
 use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg};
 use crate::helper::AccessInfo;
+use crate::mutation::Mutation;
 use crate::off;
 use crate::state::{SegClass, SegReg, TLB_ENTRIES};
 use iced_x86::{Instruction, Register};
@@ -111,6 +112,10 @@ impl Lower<'_> {
     /// Clobbers r9, r10, r13, r14.
     pub(crate) fn access(&mut self, seg: SegReg, ea: Ea, size: u32, rw: Rw, emit: &mut Emit) {
         let class = self.class_for(seg, rw);
+        let ea = Ea {
+            addr16: ea.addr16 && !self.broken(Mutation::AddressWrap),
+            ..ea
+        };
         if !self.soft && class == SegClass::Flat && !ea.addr16 {
             let m = HostMem {
                 window: true,
@@ -175,8 +180,16 @@ impl Lower<'_> {
             AccessInfo::new(size, seg as u8, rw.writes(), rw == Rw::Update).aligned(self.aligned);
         match class {
             SegClass::Flat => {}
+            SegClass::Based if self.broken(Mutation::BaseIgnored) => {}
+            SegClass::Limited if self.broken(Mutation::WindowForLimited) => self.add_base(seg),
             SegClass::Based => self.add_base(seg),
             SegClass::Limited => {
+                let reach = if self.broken(Mutation::LimitOff) {
+                    2
+                } else {
+                    1
+                };
+                self.spoil_flags(Mutation::SegmentCheckFlags);
                 let slow = self.c().label();
                 let back = self.c().label();
                 // limit - (offset + size - 1) as 64 bits, negative if beyond: its high half.
@@ -187,7 +200,7 @@ impl Lower<'_> {
                     HostMem {
                         base: Some(reg::R13),
                         index: None,
-                        disp: size as i32 - 1,
+                        disp: size as i32 - reach,
                         window: false,
                     },
                 );
@@ -249,6 +262,9 @@ impl Lower<'_> {
             SegReg::Gs if !self.unit.mode.real_addressing() => Some(off!(gs_base_ptr)),
             _ => None,
         };
+        if pointer.is_some() && self.broken(Mutation::FsBaseIgnored) {
+            return;
+        }
         let c = self.c();
         match pointer {
             Some(p) => {
@@ -282,7 +298,11 @@ impl Lower<'_> {
     /// register (then `size` is 0): r14 = delta; jumps to `slow` on a miss.
     pub(crate) fn soft_lookup(&mut self, size: u32, more: Option<u8>, rw: Rw, slow: Label) {
         let tlb = off!(tlb) + (self.unit.mode.table() * TLB_ENTRIES * 16) as i32;
-        let tag = tlb + if rw.writes() { 4 } else { 0 };
+        self.spoil_flags(Mutation::SoftLookupFlags);
+        let writes = rw.writes() && !self.broken(Mutation::WriteByReadTag);
+        let tag = tlb + if writes { 4 } else { 0 };
+        let crossing = size > 1 && self.broken(Mutation::CrossingMissed);
+        let size = if crossing { 1 } else { size };
         let entry = |disp| HostMem {
             base: Some(reg::R15),
             index: Some((reg::R14, 8)),
@@ -348,7 +368,10 @@ impl Lower<'_> {
         self.c().bind(slow);
         self.wait();
         let info = AccessInfo::new(size, 0, rw.writes(), rw == Rw::Update).aligned(self.aligned);
-        let (eip, next, terminal) = (self.eip, self.next_eip, self.terminal);
+        let (eip, mut next, terminal) = (self.eip, self.next_eip, self.terminal);
+        if self.broken(Mutation::CommitAddress) {
+            next = eip;
+        }
         let stubs = self.c_stubs;
         let c = self.c();
         c.mov_imm(reg::R9, eip);

@@ -9,6 +9,7 @@ use super::access::{Ea, Rw, memory_operand, segment_of};
 use super::{LinkSite, Lower, host_number};
 use crate::asm::{HostMem, Label, Width, reg};
 use crate::classify::Class;
+use crate::mutation::Mutation;
 use crate::off;
 use crate::prelude::jump_cache_off;
 use crate::state::{SegClass, SegReg};
@@ -200,7 +201,9 @@ impl Lower<'_> {
         let miss = self.c_stubs.return_lookup[self.unit.mode.table()];
         self.eip = return_eip;
         self.mark();
-        self.check_target(return_eip, miss);
+        if !self.broken(Mutation::ReturnMatch) {
+            self.check_target(return_eip, miss);
+        }
         self.go_to(return_eip);
     }
 
@@ -217,7 +220,12 @@ impl Lower<'_> {
         if target <= self.eip && self.unit.chain {
             self.poll();
         }
-        self.push_imm(next, size);
+        let pushed = if self.broken(Mutation::ReturnAddress) {
+            self.eip
+        } else {
+            next
+        };
+        self.push_imm(pushed, size);
         self.branch(Branch::Call, target);
         self.return_site(next);
         true
@@ -233,6 +241,13 @@ impl Lower<'_> {
         let next = self.next_eip;
         if self.unit.chain {
             self.poll();
+        }
+        if self.broken(Mutation::IndirectReturn) {
+            self.push_imm(next, size);
+            self.load_target(insn, reg::R13, size);
+            self.indirect(true);
+            self.return_site(next);
+            return true;
         }
         self.load_target(insn, reg::R11, size);
         self.terminal = true;
@@ -250,17 +265,19 @@ impl Lower<'_> {
         } else {
             4
         };
-        let extra = if insn.op_count() > 0 {
+        let extra = if insn.op_count() > 0 && !self.broken(Mutation::ReturnRelease) {
             i32::from(insn.immediate16())
         } else {
             0
         };
-        let width = if size == 2 { Width::B2 } else { Width::B4 };
+        let narrow = size == 2 && !self.broken(Mutation::ReturnWidth);
+        let width = if narrow { Width::B2 } else { Width::B4 };
         let ea = self.stack_ea(0);
         self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| {
             l.c().load(width, reg::R13, m)
         });
         self.stack_adjust(size as i32 + extra);
+        self.spoil_flags(Mutation::ReturnFlags);
         if self.unit.chain {
             self.c().bytes(&[0xc3]);
         } else {
@@ -297,7 +314,7 @@ impl Lower<'_> {
     fn load_target(&mut self, insn: &Instruction, to: u8, size: u32) {
         if insn.op0_kind() == OpKind::Register {
             let source = host_number(insn.op0_register());
-            if size == 2 {
+            if size == 2 && !self.broken(Mutation::JumpWidth) {
                 self.c().movzx16(to, source);
             } else {
                 self.c().mov_rr(Width::B4, to, source);
@@ -315,7 +332,10 @@ impl Lower<'_> {
     /// Jcc rel.
     pub(crate) fn jump_if(&mut self, insn: &Instruction) -> bool {
         let target = insn.near_branch_target() as u32;
-        let cc = condition(insn);
+        let mut cc = condition(insn);
+        if cc >> 1 == 5 && self.broken(Mutation::ParityCondition) {
+            cc ^= 1;
+        }
         if target <= self.eip && self.unit.chain {
             self.poll();
         }
@@ -354,8 +374,11 @@ impl Lower<'_> {
             }
             m => {
                 // Decrement, then leave the loop if zero or if ZF says so.
+                self.spoil_flags(Mutation::LoopFlags);
+                let wide_step = wide || self.broken(Mutation::LoopUpperHalf);
+                let ignore = self.broken(Mutation::LoopCondition);
                 let c = self.c();
-                if wide {
+                if wide_step {
                     c.add_const(reg::RCX, -1);
                 } else {
                     let cx = HostMem {
@@ -368,6 +391,7 @@ impl Lower<'_> {
                     c.mov_rr(Width::B2, reg::RCX, reg::R9);
                 }
                 match m {
+                    _ if ignore => {}
                     Mnemonic::Loope => _ = c.jcc(0x5, not_taken),
                     Mnemonic::Loopne => _ = c.jcc(0x4, not_taken),
                     _ => {}
@@ -385,7 +409,7 @@ impl Lower<'_> {
 
     /// Jumps to `nonzero` if (E)CX is not zero.
     fn test_count(&mut self, wide: bool, _shift: u8, nonzero: Label) {
-        if wide {
+        if wide || self.broken(Mutation::CountWidth) {
             self.c().mov_rr(Width::B4, reg::R9, reg::RCX);
         } else {
             self.c().movzx16(reg::R9, reg::RCX);
@@ -395,12 +419,13 @@ impl Lower<'_> {
 
     /// The stack operand at `disp` from the stack pointer.
     pub(crate) fn stack_ea(&self, disp: i32) -> Ea {
-        Ea::of_register(reg::R12, disp, !self.unit.mode.stack32())
+        let wraps = !self.unit.mode.stack32() && !self.broken(Mutation::StackWrap);
+        Ea::of_register(reg::R12, disp, wraps)
     }
 
     /// ESP or SP += n, without flags. Clobbers r9 for a 16-bit stack.
     pub(crate) fn stack_adjust(&mut self, n: i32) {
-        if self.unit.mode.stack32() {
+        if self.unit.mode.stack32() || self.broken(Mutation::StackUpperHalf) {
             self.c().add_const(reg::R12, n);
         } else {
             let sp = HostMem {

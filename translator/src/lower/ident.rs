@@ -3,6 +3,7 @@
 use super::access::{Rw, memory_operand};
 use super::{Lower, Trap, host_number, set_memory};
 use crate::asm::{HostMem, Width, reg};
+use crate::mutation::Mutation;
 use iced_x86::{Code, Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
 
 /// What one byte-register operand needs when the encoding has a REX prefix.
@@ -116,7 +117,7 @@ impl Lower<'_> {
         self.rorx32(reg::R11, h.of, 8);
         insn.set_op_register(h.operand, Register::R11L);
         let ok = self.encode(insn);
-        if h.written {
+        if h.written && !self.broken(Mutation::HighByte) {
             self.rorx32(h.of, reg::R11, 24);
         }
         ok
@@ -173,13 +174,21 @@ impl Lower<'_> {
         // r8 = signed bit offset >> shift; r11 = offset mod size (in bits)
         if wide {
             self.c().mov_rr(Width::B4, reg::R8, source);
+        } else if self.broken(Mutation::BitOffsetWord) {
+            self.c().movzx16(reg::R8, source);
         } else {
             let rex = 0x44 | if source >= 8 { 1 } else { 0 };
             self.c().bytes(&[rex, 0x0f, 0xbf, 0xc0 | (source & 7)]); // movsx r8d, source16
         }
+        // sarx r8d, r8d, r14d (or, by mistake, shrx)
+        let pp = if self.broken(Mutation::BitOffsetSign) {
+            0x0b
+        } else {
+            0x0a
+        };
         let c = self.c();
         c.mov_imm(reg::R14, shift);
-        c.bytes(&[0xc4, 0x42, 0x0a, 0xf7, 0xc0]); // sarx r8d, r8d, r14d
+        c.bytes(&[0xc4, 0x42, pp, 0xf7, 0xc0]);
         c.mov_imm(reg::R14, if wide { 31 } else { 15 });
         // pext r11d, source, r14d
         c.bytes(&[0xc4, 0x42, ((!source & 0xf) << 3) | 2, 0xf5, 0xde]);

@@ -15,6 +15,7 @@ mod system;
 use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg};
 use crate::classify::{Class, Table, Unit};
 use crate::mode::Mode;
+use crate::mutation::Mutation;
 use crate::off;
 use crate::prelude::Stubs;
 use crate::scan::Scanned;
@@ -89,6 +90,9 @@ pub struct UnitInfo<'a> {
     pub chain: bool,
     /// True if other pages may be linked directly (supervisor code, or paging off).
     pub chain_pages: bool,
+    /// A mistake to make.
+    #[cfg(feature = "mutation")]
+    pub mutation: Option<Mutation>,
 }
 
 /// Where the parts of a lowered unit begin.
@@ -163,6 +167,23 @@ impl<'a> Lower<'a> {
         }
     }
 
+    #[cfg(feature = "mutation")]
+    pub(crate) fn broken(&self, mutation: Mutation) -> bool {
+        self.unit.mutation == Some(mutation)
+    }
+    #[cfg(not(feature = "mutation"))]
+    #[inline(always)]
+    pub(crate) const fn broken(&self, _: Mutation) -> bool {
+        false
+    }
+
+    /// A mistake: changes the host's flags.
+    pub(crate) fn spoil_flags(&mut self, mutation: Mutation) {
+        if self.broken(mutation) {
+            self.c().bytes(&[0x41, 0x83, 0xf9, 0x7f]); // cmp r9d, 0x7f
+        }
+    }
+
     pub(crate) fn c(&mut self) -> &mut CodeBuf {
         &mut self.s.buf
     }
@@ -188,7 +209,8 @@ impl<'a> Lower<'a> {
             self.soft = !self.unit.mode.window() || self.adapted;
             self.terminal = false;
             self.waits = self.table.waits(&s.insn);
-            self.aligned = crate::classify::requires_alignment(&s.insn);
+            self.aligned = crate::classify::requires_alignment(&s.insn)
+                && !self.broken(Mutation::AlignmentIgnored);
             self.mark();
             open = !self.instruction(s);
             self.in_shadow = s.class == Class::Sti;
@@ -213,7 +235,10 @@ impl<'a> Lower<'a> {
     }
 
     pub(crate) fn mark(&mut self) {
-        let (half, pos, eip) = (self.s.buf.half(), self.s.buf.pos(), self.eip);
+        let (half, pos, mut eip) = (self.s.buf.half(), self.s.buf.pos(), self.eip);
+        if self.broken(Mutation::FaultPc) {
+            eip = self.unit.eip;
+        }
         if let Some(last) = self.s.marks.last_mut()
             && last.0 == half
             && last.1 == pos
@@ -300,7 +325,7 @@ impl<'a> Lower<'a> {
     }
 
     fn need_fpu(&mut self) {
-        if self.fpu_loaded {
+        if self.fpu_loaded || self.broken(Mutation::FpuState) {
             return;
         }
         self.fpu_loaded = true;

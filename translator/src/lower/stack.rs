@@ -3,6 +3,7 @@
 use super::access::{Ea, Rw, memory_operand, selector_off};
 use super::{Lower, host_number};
 use crate::asm::{HostMem, Width, reg};
+use crate::mutation::Mutation;
 use crate::state::SegReg;
 use iced_x86::{Code, Instruction, OpKind, Register};
 
@@ -20,6 +21,14 @@ impl Lower<'_> {
     /// Pushes the low `size` bytes of a host register (not r9, r10, r13, r14).
     pub(crate) fn push_register(&mut self, source: u8, size: u32) {
         let width = if size == 2 { Width::B2 } else { Width::B4 };
+        if self.broken(Mutation::PushOrder) && source != reg::R12 {
+            self.stack_adjust(-(size as i32));
+            let ea = self.stack_ea(0);
+            self.access(SegReg::Ss, ea, size, Rw::Write, &mut |l, m| {
+                l.c().store(width, source, m);
+            });
+            return;
+        }
         let ea = self.stack_ea(-(size as i32));
         self.access(SegReg::Ss, ea, size, Rw::Write, &mut |l, m| {
             l.c().store(width, source, m);
@@ -45,6 +54,11 @@ impl Lower<'_> {
                     l.c().load(width, reg::R11, m)
                 });
                 self.push_register(reg::R11, size);
+            }
+            OpKind::Immediate8to16 | OpKind::Immediate8to32
+                if self.broken(Mutation::PushSignExtension) =>
+            {
+                self.push_imm(insn.immediate(0) as u32 & 0xff, size);
             }
             _ => self.push_imm(insn.immediate(0) as u32, size),
         }
@@ -75,9 +89,16 @@ impl Lower<'_> {
             l.c().load(width, reg::R11, m)
         });
         let (seg, mut ea) = memory_operand(insn);
-        if insn.memory_base() == Register::ESP {
+        if insn.memory_base() == Register::ESP && !self.broken(Mutation::PopAddress) {
             // The address is computed after the increment. SDM vol. 2B, POP.
             ea.disp = ea.disp.wrapping_add(size as i32);
+        }
+        if self.broken(Mutation::PopOrder) && insn.memory_base() != Register::ESP {
+            self.stack_adjust(size as i32);
+            self.access(seg, ea, size, Rw::Write, &mut |l, m| {
+                l.c().store(width, reg::R11, m);
+            });
+            return;
         }
         self.access(seg, ea, size, Rw::Write, &mut |l, m| {
             l.c().store(width, reg::R11, m);
@@ -91,6 +112,9 @@ impl Lower<'_> {
         let width = if size == 2 { Width::B2 } else { Width::B4 };
         let stack32 = self.unit.mode.stack32();
         let ea = Ea::of_register(5, 0, !stack32);
+        if self.broken(Mutation::LeaveOrder) {
+            self.c().mov_rr(width, reg::R12, 5);
+        }
         self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| {
             l.c().load(width, reg::R11, m)
         });

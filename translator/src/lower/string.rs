@@ -9,6 +9,7 @@
 use super::Lower;
 use super::access::{Ea, Rw, pext_state, segment_of};
 use crate::asm::{HostMem, Width, reg};
+use crate::mutation::Mutation;
 use crate::off;
 use crate::state::{SegClass, SegReg};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
@@ -85,6 +86,7 @@ impl Lower<'_> {
     }
 
     fn step(&mut self, register: u8, p: &Parts) {
+        let whole = !p.addr16 || self.broken(Mutation::StringUpperHalf);
         let c = self.c();
         c.load(Width::B8, reg::R8, &HostMem::state(off!(string_step)));
         let next = HostMem {
@@ -93,11 +95,11 @@ impl Lower<'_> {
             disp: 0,
             window: false,
         };
-        if p.addr16 {
+        if whole {
+            c.lea32(register, next);
+        } else {
             c.lea32(reg::R9, next);
             c.mov_rr(Width::B2, register, reg::R9);
-        } else {
-            c.lea32(register, next);
         }
     }
 
@@ -114,6 +116,14 @@ impl Lower<'_> {
                 });
                 self.c().mov_rr(w, reg::RAX, reg::R11);
                 self.step(reg::RSI, p);
+            }
+            M::Stosb | M::Stosw | M::Stosd if self.broken(Mutation::StringOrder) => {
+                self.c().mov_rr(Width::B4, reg::R11, reg::RDI);
+                self.step(reg::RDI, p);
+                let to = Ea::of_register(reg::R11, 0, p.addr16);
+                self.access(SegReg::Es, to, size, Rw::Write, &mut |l, m| {
+                    l.c().store(p.width, reg::RAX, m);
+                });
             }
             M::Stosb | M::Stosw | M::Stosd => {
                 self.access(SegReg::Es, to, size, Rw::Write, &mut |l, m| {

@@ -3,6 +3,7 @@
 use super::access::{Rw, memory_operand, pdep_state, pext_state, segment_of, selector_off};
 use super::{Lower, host_number};
 use crate::asm::{HostMem, Width, reg};
+use crate::mutation::Mutation;
 use crate::off;
 use crate::state::{SegReg, eflags};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
@@ -11,11 +12,12 @@ impl Lower<'_> {
     /// CLD, STD: the host's own flag, and the step of single string instructions.
     pub(crate) fn direction(&mut self, insn: &Instruction) {
         let set = insn.mnemonic() == Mnemonic::Std;
+        let backward = set && !self.broken(Mutation::DirectionStep);
         let c = self.c();
         c.bytes(&[if set { 0xfd } else { 0xfc }]);
         c.store_imm(
             Width::B8,
-            if set { u32::MAX } else { 1 },
+            if backward { u32::MAX } else { 1 },
             &HostMem::state(off!(string_step)),
         );
     }
@@ -73,6 +75,9 @@ impl Lower<'_> {
         pext_state(c, reg::R11, reg::R11, off!(mask_arith));
         pdep_state(c, reg::R11, reg::R11, off!(mask_arith));
         c.load(Width::B1, reg::R9, &HostMem::state(off!(if_flag)));
+        if self.broken(Mutation::PushfInterruptFlag) {
+            self.c().mov_imm(reg::R9, 0);
+        }
         self.rorx32(reg::R9, reg::R9, 32 - 9);
         let c = self.c();
         c.lea32(
@@ -162,7 +167,7 @@ impl Lower<'_> {
         self.c()
             .load(Width::B2, reg::R11, &HostMem::state(selector_off(seg)));
         if insn.op0_kind() == OpKind::Register {
-            let wide = insn.op0_register().is_gpr32();
+            let wide = insn.op0_register().is_gpr32() && !self.broken(Mutation::SelectorUpperHalf);
             debug_assert!(wide || insn.code() != Code::INVALID);
             let to = host_number(insn.op0_register());
             self.c()
