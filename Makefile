@@ -6,7 +6,7 @@ RING3 = $(or $(CARGO_TARGET_DIR),target)/release/ring3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GUEST ?= debian-686
 
-.PHONY: build run test bench test-guests conformance tools disk-tools peers lint
+.PHONY: build run test bench test-guests conformance fuzz tools disk-tools peers lint
 
 build:
 	$(CARGO) build --release
@@ -38,6 +38,14 @@ conformance: tools peers
 		--golden tests/conformance/golden --save $(FAILURES)
 	$(CARGO) run --release --package ring3-system-conformance
 	$(CARGO) run --profile fuzz --package ring3-emission -- --seconds $(EMISSION_SECONDS) --seed $(SEED)
+	$(CARGO) run --release --package ring3-mutation --features mutation
+
+# Every chip and the whole board, by ports, memory and DMA, for FUZZ_SECONDS each; the translator by
+# arbitrary bytes. Overflow checks and debug assertions are on.
+FUZZ_SECONDS ?= 60
+fuzz:
+	$(CARGO) run --profile fuzz --package ring3-device-fuzz -- --seconds $(FUZZ_SECONDS) --seed $(SEED)
+	$(CARGO) run --profile fuzz --package ring3-emission -- --seconds $(FUZZ_SECONDS) --seed $(SEED)
 
 # The same guest work under ring3, QEMU's translator and natively.
 bench: tools peers

@@ -9,7 +9,7 @@ use ring3_guests::cache::Cache;
 use ring3_guests::{Refresh, prepare, session};
 use ring3_monitor::board::StopHandle;
 use ring3_monitor::config::{
-    BootSource, EngineKind, MachineConfig, Outcome, Ring3Policy, SerialSpec,
+    BootSource, EngineKind, LinuxFiles, MachineConfig, Outcome, Ring3Policy, SerialSpec,
 };
 use ring3_monitor::machine::Machine;
 use ring3_system_conformance::machine::Runner;
@@ -108,6 +108,7 @@ fn conformance(
         step: 1,
         keep: 1,
         shrinking: Duration::ZERO,
+        rounds: 2,
         stop_at_first: true,
     };
     let mut results = Results::default();
@@ -221,11 +222,11 @@ fn tiny(name: &str, mistake: Option<Mutation>) -> Result<Verdict> {
 pub fn run_tiny_here(kernel: &Path, serial: &Path, mistake: Option<Mutation>) -> Result<ExitCode> {
     let config = MachineConfig {
         memory: 64 << 20,
-        boot: BootSource::Linux {
+        boot: BootSource::Linux(LinuxFiles {
             kernel: kernel.to_owned(),
             initrd: None,
             cmdline: String::new(),
-        },
+        }),
         drives: Vec::new(),
         snapshot: false,
         debug_log: None,

@@ -1,6 +1,7 @@
 //! Which part of the suite is expected to notice which mistake.
 
 use crate::part::Part::{self, Forms, Programs, Table, Tiny};
+use ring3_system_conformance::tables;
 use ring3_translator::mutation::Mutation;
 
 const ALL: &str = "window,soft,step";
@@ -69,7 +70,7 @@ pub fn first(mutation: Mutation) -> Vec<Part> {
 
 /// Everything else that is quick.
 pub fn rest() -> Vec<Part> {
-    let tables = ["paging", "tasks", "gates"].map(Table);
+    let tables = tables::all().into_iter().map(|t| Table(t.name));
     let guests = [
         "tiny-real",
         "tiny-rings",

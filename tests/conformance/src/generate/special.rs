@@ -72,6 +72,7 @@ pub fn prepare(d: &mut Draft, i: &mut Instruction, width: Width) -> Needs {
         needs.user_only = true;
     }
     counts(d, i);
+    wrapping(d, i);
     if i.op_count() > 0
         && i.op0_kind() == OpKind::Register
         && i.op0_register().is_segment_register()
@@ -198,6 +199,32 @@ fn counts(d: &mut Draft, i: &mut Instruction) {
     }
     if op.can_use_lock_prefix() && i.op0_kind() == OpKind::Memory && d.rng.chance(30) {
         i.set_has_lock_prefix(true);
+    }
+}
+
+/// 16-bit addresses that pass 64 KiB within the instruction: single string instructions that step
+/// down from offset 0 (the upper halves of ESI and EDI stay), and XLAT whose sum wraps.
+fn wrapping(d: &mut Draft, i: &mut Instruction) {
+    let narrow = (0..i.op_count()).any(|n| {
+        matches!(
+            i.op_kind(n),
+            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI
+        )
+    });
+    let string = i.is_string_instruction() && !i.code().op_code().is_input_output();
+    if string && narrow && d.rng.chance(10) {
+        i.set_has_rep_prefix(false);
+        i.set_has_repne_prefix(false);
+        i.set_segment_prefix(Register::None);
+        d.regs.seg[seg::ES] = layout::SEL_LIMITED;
+        d.regs.seg[seg::DS] = layout::SEL_LIMITED;
+        d.regs.gpr[6] &= 0xffff_0000;
+        d.regs.gpr[7] &= 0xffff_0000;
+        d.regs.eflags |= 0x400;
+    }
+    if i.mnemonic() == Mnemonic::Xlatb && i.memory_base() == Register::BX && d.rng.chance(20) {
+        d.regs.gpr[3] |= 0xff80;
+        d.regs.gpr[0] |= 0x80;
     }
 }
 
