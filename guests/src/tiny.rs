@@ -22,11 +22,12 @@ macro_rules! files {
 }
 
 /// The includes and sources, by file name.
-const SOURCES: [(&str, &str); 14] = files![
+const SOURCES: [(&str, &str); 15] = files![
     "boot.inc",
     "paging.inc",
     "debug.asm",
     "fpu.asm",
+    "direct.asm",
     "hostile.asm",
     "irq.asm",
     "paging.asm",

@@ -120,6 +120,7 @@ pub(crate) fn run(st: &mut GuestState, core: &mut Core, kicker: &Kicker, slot: u
         space.last_run = after;
     }
     let next = follow(st, core, slot, trap.kind, after);
+    core.direct.hide_tables(&mut core.mmu, slot, after);
     judge(core, slot, trap.kind, next, after);
     next
 }
@@ -157,6 +158,7 @@ fn enter(
 ) -> Result<Option<Trap>, ExecutorError> {
     core.direct.ensure_live(&mut core.mmu, slot, now)?;
     upgrade(st, core, slot)?;
+    core.direct.hide_tables(&mut core.mmu, slot, now);
     let direct = &mut core.direct;
     let Some(live) = direct.slots[slot].as_mut().and_then(|s| s.live.as_mut()) else {
         return Ok(None);

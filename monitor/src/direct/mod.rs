@@ -382,6 +382,13 @@ impl Direct {
         }
     }
 
+    /// A guest that lets its programs write its page tables: no executor does it unseen.
+    fn hide_tables(&mut self, mmu: &mut Mmu, slot: usize, now: u64) {
+        while let Some(pa) = self.live(slot).and_then(|live| live.exposed.pop()) {
+            self.forbid_writes(mmu, pa, now);
+        }
+    }
+
     /// A page that executors may have mapped writable ([`attr::DIRECT`]) is watched from now on.
     pub fn forbid_writes(&mut self, mmu: &mut Mmu, pa: u64, now: u64) {
         mmu.ram.clear_attributes(pa, attr::DIRECT);

@@ -57,6 +57,8 @@ pub struct Live {
     entry: u32,
     /// Pages unmapped by table writes since guest code last ran.
     pub drops: u32,
+    /// Tables newly watched that executors may have mapped writable, by physical address.
+    pub exposed: Vec<u64>,
     /// A page whose rights may have grown.
     pub grown: Option<u32>,
 }
@@ -72,6 +74,7 @@ impl Live {
             slot,
             entry: if key.pae() { 8 } else { 4 },
             drops: 0,
+            exposed: Vec::new(),
             grown: None,
         }
     }
@@ -131,8 +134,8 @@ impl Live {
         });
         if region.pages == 0 {
             for (pa, what) in self.uses(base, &region).into_iter().flatten() {
-                if tables.add(pa, what) {
-                    mmu.watch(st, pa, attr::TABLE);
+                if tables.add(pa, what) && mmu.watch(st, pa, attr::TABLE) & attr::DIRECT != 0 {
+                    self.exposed.push(pa);
                 }
             }
         }
@@ -212,6 +215,7 @@ impl Live {
             self.forget_region(mmu, tables, base);
         }
         self.shadow.clear();
+        self.exposed.clear();
         self.grown = None;
     }
 }
