@@ -5,7 +5,7 @@
 //! A frame is written or read with one memory access; only a frame that wraps at the top of a
 //! 16-bit stack is taken apart into its slots.
 
-use crate::cpu::env::{Env, Privilege};
+use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment::bounds;
 use ring3_translator::addr::LinAddr;
@@ -212,18 +212,42 @@ impl Stack {
                 for (slot, value) in frame.iter_mut().rev().zip(values) {
                     *slot = value.to_le_bytes();
                 }
-                env.write(st, at, frame.as_flattened(), self.who)?;
+                env.write(st, at, frame.as_flattened(), self.who)
             }
             OperandSize::Word => {
                 let mut frame = [[0; 2]; N];
                 for (slot, value) in frame.iter_mut().rev().zip(values) {
                     *slot = (value as u16).to_le_bytes();
                 }
-                env.write(st, at, frame.as_flattened(), self.who)?;
+                env.write(st, at, frame.as_flattened(), self.who)
             }
         }
+        .map_err(|fault| self.first_fault(st, env, size, N as u32, fault))?;
         self.sp = self.moved(len.wrapping_neg());
         Ok(())
+    }
+
+    /// The page fault that pushing `count` slots one after the other meets first: the highest one
+    /// is written first. `whole` is the fault of the frame as a whole.
+    #[cold]
+    fn first_fault<E: Env>(
+        &self,
+        st: &mut GuestState,
+        env: &mut E,
+        size: OperandSize,
+        count: u32,
+        whole: Fault,
+    ) -> Fault {
+        for slot in 1..=count {
+            let offset = self.sp.wrapping_sub(slot * size.bytes()) & self.mask;
+            let probed = self
+                .address(offset, size.bytes())
+                .and_then(|at| env.probe(st, at, size.bytes(), Access::Write, self.who));
+            if let Err(fault) = probed {
+                return fault;
+            }
+        }
+        whole
     }
 
     /// Pushes a slice of values, slot by slot.

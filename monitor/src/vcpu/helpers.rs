@@ -74,8 +74,7 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
     core.stats.callouts[mnemonic as usize] += 1;
     match execute(st, core, model, insn) {
         Ok(Flow::Next) => {
-            let mask = if core.mode.code32() { u32::MAX } else { 0xffff };
-            st.rip = u64::from(insn.next_ip32() & mask);
+            st.rip = u64::from(insn.next_ip32());
             core.completed = true;
             if core.leave || (may_change_mode(insn) && st.mode().0 != core.mode.0 & !STEP_BIT) {
                 return LEAVE;

@@ -266,8 +266,10 @@ next:
         mov ebp, [row + R_GPR + 20]
         mov esi, [row + R_GPR + 24]
         mov edi, [row + R_GPR + 28]
+        test dword [row + R_EFL], 1 << 17
+        jnz .ready                      ; IRETD loads it
         mov ds, [row + R_DS]
-        mov eax, [cs:row + R_DR + 16]
+.ready: mov eax, [cs:row + R_DR + 16]
         mov dr7, eax
         mov eax, [cs:row + R_GPR]
         iretd

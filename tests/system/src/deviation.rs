@@ -51,6 +51,22 @@ deviations! {
         "an absent stack segment of an outer ring raises #NP, not #SS (SDM vol. 2, RET, IRET)";
     INT1: "int1",
         "INT1 (F1) raises no #DB";
+    NO_VME: "no-vme",
+        "the translator's processors have no virtual-mode extensions (CPUID.VME = 0), and IRET does not load VIF and VIP";
+    V86_HANDLER: "v86-handler",
+        "interrupts from V8086 mode enter rings 1 and 2 (SDM vol. 2, INT: #GP(handler's CS))";
+    IRET_VM: "iret-vm",
+        "IRETD takes VM from the image in every ring (SDM vol. 2, IRET: CPL = 0 only)";
+    LOCK_LATE: "lock-late",
+        "an invalid LOCK prefix is found after the memory operand was accessed (SDM 3A table 6-2)";
+    EM_LATE: "em-late",
+        "SSE with CR0.EM and CR0.TS raises #NM, not #UD (SDM 3A 13.1)";
+    MSR_UNKNOWN: "msr-unknown",
+        "RDMSR and WRMSR of an unknown register raise no #GP";
+    CR_UNCHECKED: "cr-unchecked",
+        "reserved bits and forbidden combinations of CR0 and CR4 are taken (SDM vol. 2, MOV to CRn)";
+    STI_NO_TRAP: "sti-no-trap",
+        "the single-step trap after STI comes one instruction late (SDM vol. 2, STI: interrupts only)";
     MODIFY_READS_FIRST: "modify-reads-first",
         "read-modify-write instructions read as reads: W/R is clear in the error code, and A is set although the write is refused";
 }

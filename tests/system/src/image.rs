@@ -171,11 +171,11 @@ fn assemble(directory: &Path, name: &str, source: &str, defines: &[String]) -> R
     std::fs::read(&output).context("cannot read what nasm made")
 }
 
-/// The ROM images that run `rows`, with the rows that each has: as many as 1 MiB holds.
+/// A ROM image that runs as many of the first rows as 1 MiB holds, and how many these are.
 ///
 /// # Errors
 /// Without nasm.
-pub fn build(rows: &[Row]) -> Result<Vec<(Vec<u8>, usize)>> {
+pub fn build(rows: &[Row]) -> Result<(Vec<u8>, usize)> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let kernel = assemble(directory.path(), "kernel.asm", KERNEL_SOURCE, &[])?;
     let Template { clear, data } = template();
@@ -190,31 +190,30 @@ pub fn build(rows: &[Row]) -> Result<Vec<(Vec<u8>, usize)>> {
         padded(&mut head, &bytes);
     }
     let room = LARGEST - kernel.len() - head.len() - 0x200;
-    let mut images = Vec::new();
-    let mut encoded = rows.iter().map(encode).peekable();
-    while encoded.peek().is_some() {
-        let (mut body, mut count) = (Vec::new(), 0usize);
-        while let Some(row) = encoded.next_if(|row| body.len() + row.len() <= room) {
-            body.extend(row);
-            count += 1;
+    let mut body = Vec::new();
+    let mut count = 0;
+    for row in rows.iter().map(encode) {
+        if body.len() + row.len() > room {
+            break;
         }
-        let mut image = kernel.clone();
-        push(&mut image, &[count as u32]);
-        image.extend_from_slice(&head);
-        image.extend(body);
-        let used = image.len();
-        let size = (used + 0x100).next_multiple_of(0x1_0000);
-        let defines = [
-            format!("-DROM_SIZE={size}"),
-            format!("-DKERNEL_SIZE={used}"),
-        ];
-        let rom = assemble(directory.path(), "rom.asm", ROM_SOURCE, &defines)?;
-        image.resize(size - rom.len(), 0);
-        image.extend(rom);
-        images.push((image, count));
-        if count == 0 {
-            bail!("a row is larger than a ROM");
-        }
+        body.extend(row);
+        count += 1;
     }
-    Ok(images)
+    if count == 0 {
+        bail!("a row is larger than a ROM");
+    }
+    let mut image = kernel;
+    push(&mut image, &[count as u32]);
+    image.extend_from_slice(&head);
+    image.extend(body);
+    let used = image.len();
+    let size = (used + 0x100).next_multiple_of(0x1_0000);
+    let defines = [
+        format!("-DROM_SIZE={size}"),
+        format!("-DKERNEL_SIZE={used}"),
+    ];
+    let rom = assemble(directory.path(), "rom.asm", ROM_SOURCE, &defines)?;
+    image.resize(size - rom.len(), 0);
+    image.extend(rom);
+    Ok((image, count))
 }

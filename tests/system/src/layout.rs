@@ -53,10 +53,10 @@ pub const TARGET: u32 = ARENA + 0x3_1000;
 pub const DATA: u32 = ARENA + 0x4_0000;
 /// Linear addresses for paging rows: mapped by [`PT`] or [`PAE_PT`] only.
 pub const TEST: u32 = 0x4000_0000;
-/// Real-mode and V8086 code, data and stack: segments 1000h, 1800h, 2000h.
+/// Real-mode and V8086 code, data and stack: segments 1000h, 3000h, 2000h.
 pub const LOW_CODE: u32 = 0x1_0000;
 /// See [`LOW_CODE`].
-pub const LOW_DATA: u32 = 0x1_8000;
+pub const LOW_DATA: u32 = 0x3_0000;
 /// See [`LOW_CODE`].
 pub const LOW_STACK: u32 = 0x2_0000;
 

@@ -28,20 +28,23 @@ pub struct Outcome {
 pub fn run_table(table: &Table, runner: Runner) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut rows = table.rows.as_slice();
-    for (image, count) in image::build(rows)? {
-        let (these, rest) = rows.split_at(count);
+    while !rows.is_empty() {
+        let (image, count) = image::build(rows)?;
         let bytes = run(runner, &image).with_context(|| format!("table {}", table.name))?;
-        let records = parse(&bytes, these)?;
-        for (n, row) in these.iter().enumerate() {
-            judge(row, records.get(n), runner, &mut outcome);
+        let records = parse(&bytes, &rows[..count])?;
+        for (row, record) in rows.iter().zip(&records) {
+            judge(row, Some(record), runner, &mut outcome);
         }
-        if records.len() == these.len() && !complete(&bytes) {
+        rows = &rows[records.len()..];
+        if records.len() < count {
+            // It hung or crashed in this row; the others have not had their turn.
+            judge(&rows[0], None, runner, &mut outcome);
+            rows = &rows[1..];
+        } else if !complete(&bytes) {
             let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(8)..]).into_owned();
-            outcome
-                .failed
-                .push(("(the end)".into(), format!("the kernel ended with {end:?}")));
+            let text = format!("the kernel ended with {end:?}");
+            outcome.failed.push(("(the end)".into(), text));
         }
-        rows = rest;
     }
     Ok(outcome)
 }

@@ -200,10 +200,9 @@ impl<'a> Lower<'a> {
         for (i, s) in insns.iter().enumerate() {
             self.last = i + 1 == insns.len();
             self.eip = s.insn.ip32();
+            // Sequential execution does not wrap at 64 KiB, in 16-bit code either: only branches
+            // truncate EIP.
             self.next_eip = s.insn.next_ip32();
-            if !self.unit.mode.code32() {
-                self.next_eip &= 0xffff;
-            }
             let phys = self.unit.phys + u64::from(self.eip.wrapping_sub(self.unit.eip));
             self.adapted = self.unit.adapted.contains(&phys);
             self.soft = !self.unit.mode.window() || self.adapted;

@@ -3,11 +3,24 @@
 use crate::row::Table;
 
 mod gates;
+mod limits;
 mod paging;
+mod priority;
+mod segments;
 mod tasks;
+mod v86;
 
 /// Every table.
 #[must_use]
 pub fn all() -> Vec<Table> {
-    vec![paging::table(), tasks::table(), gates::table()]
+    let tables = [
+        segments::table,
+        limits::table,
+        gates::table,
+        tasks::table,
+        v86::table,
+        priority::table,
+        paging::table,
+    ];
+    tables.iter().map(|table| table()).collect()
 }
