@@ -367,7 +367,8 @@ fn page_fault_on_the_new_stack_doubles_with_the_second_address() {
         deliver(&mut st, &mut env, Event::Exception(Fault::page(0x1234, 4))),
         Delivery::Done
     );
-    assert_eq!((st.eip(), st.cr2), (DF_HANDLER, u64::from(KERNEL_ESP) - 24));
+    // SS is pushed first.
+    assert_eq!((st.eip(), st.cr2), (DF_HANDLER, u64::from(KERNEL_ESP) - 4));
 }
 
 #[test]

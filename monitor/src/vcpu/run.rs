@@ -504,9 +504,6 @@ fn join(st: &GuestState, core: &mut Core, link: u32, unit: UnitId) {
     }
 }
 
-/// Bytes.
-const LONGEST_INSTRUCTION: usize = 15;
-
 fn translate(
     st: &mut GuestState,
     core: &mut Core,
@@ -544,10 +541,6 @@ fn translate(
     let unit = match attempt {
         Some(unit) => unit,
         None => {
-            // IF the instruction is longer than 15 bytes, THEN #GP(0). Intel SDM vol. 3A, 6.15.
-            if first >= LONGEST_INSTRUCTION {
-                return Err(Fault::gp(0).into());
-            }
             // The first instruction reaches beyond the page or the limit.
             let more = within_limit.saturating_sub(in_page).min(15) as usize;
             if more == 0 {
