@@ -67,6 +67,16 @@ deviations! {
         "reserved bits and forbidden combinations of CR0 and CR4 are taken (SDM vol. 2, MOV to CRn)";
     STI_NO_TRAP: "sti-no-trap",
         "the single-step trap after STI comes one instruction late (SDM vol. 2, STI: interrupts only)";
+    RF_CLEAR: "rf-clear",
+        "faults do not set RF in the saved EFLAGS (SDM 3B 18.3.1.1)";
+    SS_SHADOW_BREAKPOINT: "ss-shadow-breakpoint",
+        "execution breakpoints are met in the shadow of MOV SS (SDM 3A 6.8.3)";
+    BREAKPOINT_WIDE: "breakpoint-wide",
+        "misaligned accesses meet data breakpoints on bytes beside them";
+    BREAK_AND_STEP: "break-and-step",
+        "a data breakpoint under TF raises two exceptions, not one with both bits (SDM 3A 6.9)";
+    GENERAL_DETECT: "general-detect",
+        "DR7.GD does nothing (SDM 3B 18.2.4)";
     MODIFY_READS_FIRST: "modify-reads-first",
         "read-modify-write instructions read as reads: W/R is clear in the error code, and A is set although the write is refused";
 }

@@ -2,6 +2,7 @@
 
 use crate::row::Table;
 
+mod debug;
 mod gates;
 mod limits;
 mod paging;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Table> {
         v86::table,
         priority::table,
         paging::table,
+        debug::table,
     ];
     tables.iter().map(|table| table()).collect()
 }
