@@ -52,7 +52,7 @@ impl Mode {
         );
         m |= bit(st.cr0 & cr0::EM != 0, Self::EM);
         m |= bit(st.segment(SegReg::Cs).limit >= 0xffff, Self::CODE_64K);
-        m |= bit(st.breakpoints_armed(), Self::STEP);
+        m |= bit(st.breakpoints_armed() || st.alignment_checked(), Self::STEP);
         for (shift, reg) in [
             (16, SegReg::Es),
             (18, SegReg::Cs),

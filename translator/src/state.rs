@@ -363,6 +363,11 @@ impl GuestState {
     pub fn breakpoints_armed(&self) -> bool {
         self.dr[7] & 0xff != 0
     }
+    /// True while misaligned accesses raise #AC: then too every instruction is a unit of its own.
+    #[must_use]
+    pub fn alignment_checked(&self) -> bool {
+        self.cpl == 3 && self.sys_flags & eflags::AC != 0 && self.cr0 & cr0::AM != 0
+    }
     /// The I/O privilege level, 0-3.
     #[must_use]
     pub fn iopl(&self) -> u8 {

@@ -16,8 +16,9 @@ use crate::cpu::operand::segment_register;
 use crate::vcpu::core::Core;
 use iced_x86::{
     Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind,
+    UsedMemory,
 };
-use iced_x86::{Mnemonic, Register};
+use iced_x86::{MemorySize, Mnemonic, Register};
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::state::{GuestState, SegReg, cr4, eflags, gpr, shadow};
 
@@ -48,6 +49,11 @@ impl Default for Debugger {
 }
 
 impl Debugger {
+    /// The memory that an instruction accesses.
+    pub(super) fn accesses_of(&mut self, insn: &Instruction) -> impl Iterator<Item = UsedMemory> {
+        self.factory.info(insn).used_memory().iter().copied()
+    }
+
     /// A trap was held back by MOV SS.
     #[must_use]
     pub fn waits(&self) -> bool {
@@ -163,7 +169,7 @@ fn set_status(st: &mut GuestState, bits: u64) {
 }
 
 /// The instruction at a linear address, if it can be fetched and decoded.
-fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<Instruction> {
+pub(super) fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<Instruction> {
     let mut bytes = [0; MAX_INSTRUCTION];
     let room = ((PAGE_SIZE - u64::from(lin) % PAGE_SIZE) as usize).min(MAX_INSTRUCTION);
     let (phys, _) = core.mmu.fetch(st, lin).ok()?;
@@ -205,7 +211,7 @@ fn accesses(st: &GuestState, factory: &mut InstructionInfoFactory, insn: &Instru
         let Some(at) = memory.virtual_address(0, |reg, _, _| value(st, reg)) else {
             continue;
         };
-        let size = (memory.memory_size().size() as u32).max(1);
+        let size = (operand_size(insn, memory).size() as u32).max(1);
         let met = enabled(st).filter(|b| {
             (b.condition == C::ReadWrite || (writes && b.condition == C::Write))
                 && b.touches(at as u32, size)
@@ -216,7 +222,7 @@ fn accesses(st: &GuestState, factory: &mut InstructionInfoFactory, insn: &Instru
 }
 
 /// A repeated string instruction with a count of zero accesses nothing.
-fn repeats_nothing(st: &GuestState, insn: &Instruction) -> bool {
+pub(super) fn repeats_nothing(st: &GuestState, insn: &Instruction) -> bool {
     if !insn.is_string_instruction() || !(insn.has_rep_prefix() || insn.has_repne_prefix()) {
         return false;
     }
@@ -230,6 +236,14 @@ fn repeats_nothing(st: &GuestState, insn: &Instruction) -> bool {
         st.reg16(gpr::CX) == 0
     } else {
         st.reg32(gpr::CX) == 0
+    }
+}
+
+/// The size of one access: of a repeated string instruction, one element.
+pub(super) fn operand_size(insn: &Instruction, memory: &UsedMemory) -> MemorySize {
+    match memory.memory_size() {
+        MemorySize::Unknown => insn.memory_size(),
+        known => known,
     }
 }
 
@@ -262,7 +276,7 @@ fn port_access(st: &GuestState, insn: &Instruction) -> Option<(u32, u32)> {
 }
 
 /// A register's contribution to an address: a segment's base, a general register's value.
-fn value(st: &GuestState, reg: Register) -> Option<u64> {
+pub(super) fn value(st: &GuestState, reg: Register) -> Option<u64> {
     if reg.is_segment_register() {
         return Some(st.segment(segment_register(reg)).base);
     }

@@ -1,6 +1,7 @@
 //! One virtual processor: register file, memory, translations, run loop.
 #![allow(unsafe_code)] // enters translated code and owns the return stack's mapping
 
+mod alignment;
 pub mod core;
 pub mod debug;
 mod helpers;

@@ -10,7 +10,7 @@ use crate::memory::attr;
 use crate::mmu::Miss;
 use crate::vcpu::Vcpu;
 use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core, Nmi};
-use crate::vcpu::debug;
+use crate::vcpu::{alignment, debug};
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
@@ -95,6 +95,10 @@ impl Vcpu {
             }
             let (st, core) = self.parts_mut();
             if armed && debug::before(st, core) {
+                tail = None;
+                continue;
+            }
+            if st.alignment_checked() && alignment::before(st, core) {
                 tail = None;
                 continue;
             }

@@ -77,6 +77,8 @@ deviations! {
         "a data breakpoint under TF raises two exceptions, not one with both bits (SDM 3A 6.9)";
     GENERAL_DETECT: "general-detect",
         "DR7.GD does nothing (SDM 3B 18.2.4)";
+    NO_ALIGNMENT_CHECK: "no-alignment-check",
+        "there is no #AC (SDM 3A 6.15, interrupt 17)";
     MODIFY_READS_FIRST: "modify-reads-first",
         "read-modify-write instructions read as reads: W/R is clear in the error code, and A is set although the write is refused";
 }

@@ -253,6 +253,16 @@ fn breakpoints() -> Vec<Row> {
     trap(&mut row, eip, 1);
     row.expect(Field::Gpr(1), 2);
     rows.push(row);
+    let mut row = Row::new("REP STOSD meets a breakpoint in the middle of an element");
+    row.dr[0] = at::DATA + 6;
+    row.dr7 = 0x400 | 2 | 1 << 16;
+    row.gpr[1] = 5;
+    row.gpr[7] = at::DATA;
+    let eip = row.bytes(&[0xf3, 0xab]);
+    row.stop();
+    trap(&mut row, eip, 1);
+    row.expect(Field::Gpr(1), 3);
+    rows.push(row);
     // MOV SS holds a data breakpoint of its own access back.
     let mut row = Row::new("MOV SS from a watched operand");
     row.put32(at::DATA, u32::from(at::DATA0));

@@ -2,9 +2,11 @@
 
 use crate::row::Table;
 
+mod alignment;
 mod debug;
 mod gates;
 mod limits;
+mod memory;
 mod paging;
 mod priority;
 mod segments;
@@ -22,7 +24,9 @@ pub fn all() -> Vec<Table> {
         v86::table,
         priority::table,
         paging::table,
+        memory::table,
         debug::table,
+        alignment::table,
     ];
     tables.iter().map(|table| table()).collect()
 }
