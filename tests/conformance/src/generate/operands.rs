@@ -272,11 +272,11 @@ impl Draft {
             K::seg_rSI | K::es_rDI | K::seg_rDI | K::seg_rBX_al => {
                 self.string_operand(i, n, kind, form)
             }
-            K::br16_1 | K::br16_2 | K::xbegin_2 | K::brdisp_2 => {
+            K::br16_1 | K::br16_2 | K::brdisp_2 => {
                 i.set_op_kind(n, OpKind::NearBranch16);
                 i.set_near_branch16(0);
             }
-            K::br32_1 | K::br32_4 | K::xbegin_4 | K::brdisp_4 => {
+            K::br32_1 | K::br32_4 | K::xbegin_2 | K::xbegin_4 | K::brdisp_4 => {
                 i.set_op_kind(n, OpKind::NearBranch32);
                 i.set_near_branch32(0);
             }

@@ -214,7 +214,9 @@ fn encode(
     } else {
         u64::from(at)
     };
-    encoder.encode(i, ip).map_err(|e| e.to_string())?;
+    encoder
+        .encode(i, ip)
+        .map_err(|e| format!("the encoder refuses: {e}"))?;
     Ok(encoder.take_buffer())
 }
 
