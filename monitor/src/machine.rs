@@ -6,7 +6,7 @@ use crate::board::{
 };
 use crate::clock::VmClock;
 use crate::config::{
-    BootSource, EngineKind, Interface, MachineConfig, Outcome, Ring3Policy, SerialSpec, StatsFormat,
+    BootSource, EngineKind, MachineConfig, Outcome, Ring3Policy, SerialSpec, StatsFormat,
 };
 use crate::control::{ControlError, ControlServer, Order, Orders, Remote, Screen};
 use crate::cpu::cpuid::CpuModel;
@@ -111,11 +111,6 @@ impl Machine {
             debug_exit: config.debug_exit,
             ..BoardConfig::default()
         };
-        let floppies = config
-            .drives
-            .iter()
-            .filter(|d| d.interface == Interface::Floppy)
-            .count();
         let first = match &config.boot {
             BootSource::Firmware { first, .. } => {
                 board_config.firmware = true;
@@ -123,9 +118,9 @@ impl Machine {
             }
             BootSource::Linux(_) => None,
         };
-        board_config.cmos = firmware::cmos(first, [floppies > 0, floppies > 1]);
         let mut board = Board::new(board_config, Arc::clone(&clock));
         let drives = drives::attach(&mut board, &config.drives, config.snapshot)?;
+        board.set_cmos(firmware::cmos(first, board.floppy_kinds()));
         let mut model = CpuModel::host_default().with_apic(true);
         model.tsc_hz = clock.tsc_hz();
         let direct = config.engine == EngineKind::Bt && config.ring3 != Ring3Policy::Translate;

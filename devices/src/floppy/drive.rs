@@ -111,6 +111,18 @@ impl Drive {
         self.changed = true;
     }
 
+    /// The kind of drive that the medium belongs to, as the CMOS tells it (byte 10h): 1 360 KB,
+    /// 2 1.2 MB, 3 720 KB, 4 1.44 MB, 5 2.88 MB. An empty drive is a 1.44 MB one.
+    pub fn kind(&self) -> u8 {
+        match (self.geometry.cylinders, self.geometry.sectors) {
+            (40, _) => 1,
+            (_, 9) => 3,
+            (_, 15) => 2,
+            (_, 36) => 5,
+            _ => 4,
+        }
+    }
+
     pub fn has_medium(&self) -> bool {
         self.medium.is_some()
     }

@@ -163,6 +163,15 @@ impl Floppy {
         }
     }
 
+    /// The kind of drive `unit` (0-1) by the CMOS's codes (byte 10h); 0 if there is none.
+    #[must_use]
+    pub fn kind(&self, unit: usize) -> u8 {
+        self.drives
+            .get(unit)
+            .and_then(Option::as_ref)
+            .map_or(0, Drive::kind)
+    }
+
     /// Attaches drive 0 or 1, with or without a medium.
     pub fn attach(&mut self, unit: usize, medium: Option<Box<dyn BlockBackend>>) {
         self.drives[unit & 1] = Some(Drive::new(medium));

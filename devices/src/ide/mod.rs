@@ -357,4 +357,6 @@ impl PciFunction for Ide {
 }
 
 #[cfg(test)]
+mod lba48_tests;
+#[cfg(test)]
 mod tests;

@@ -55,6 +55,20 @@ impl Board {
         self.chips.floppy.set_medium(unit, medium)
     }
 
+    /// The kinds of the floppy drives by the codes of CMOS byte 10h; 0 for none.
+    #[must_use]
+    pub fn floppy_kinds(&self) -> [u8; 2] {
+        [self.chips.floppy.kind(0), self.chips.floppy.kind(1)]
+    }
+
+    /// Sets CMOS bytes, (index, value), now and at each reset.
+    pub fn set_cmos(&mut self, bytes: Vec<(u8, u8)>) {
+        for &(index, value) in &bytes {
+            self.chips.rtc.cmos_mut()[usize::from(index & 0x7f)] = value;
+        }
+        self.config.cmos.extend(bytes);
+    }
+
     /// What firmware finds through its configuration device.
     pub fn set_fw_cfg(&mut self, fw_cfg: FwCfg) {
         self.chips.fw_cfg = fw_cfg;

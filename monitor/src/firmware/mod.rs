@@ -187,9 +187,10 @@ fn e820(memory: u64) -> Vec<u8> {
 }
 
 /// The CMOS bytes from which SeaBIOS takes the boot order (38h, 3Dh), diskette drives (10h) and
-/// the translation of disk geometries (39h). `floppies`: drives present.
+/// the translation of disk geometries (39h). `floppies`: the kinds of the drives by the codes of
+/// byte 10h, 0 for none.
 #[must_use]
-pub fn cmos(first: Option<BootDevice>, floppies: [bool; 2]) -> Vec<(u8, u8)> {
+pub fn cmos(first: Option<BootDevice>, floppies: [u8; 2]) -> Vec<(u8, u8)> {
     const CODE: [(BootDevice, u8); 3] = [
         (BootDevice::Floppy, 1),
         (BootDevice::Disk, 2),
@@ -202,9 +203,9 @@ pub fn cmos(first: Option<BootDevice>, floppies: [bool; 2]) -> Vec<(u8, u8)> {
         order.retain(|c| *c != first);
         order.insert(0, first);
     }
-    // 4: 1.44 MB, 3.5 inch, in both nibbles; 14h bits 7-6: drives - 1, bit 0: any.
-    let types = u8::from(floppies[0]) << 6 | u8::from(floppies[1]) << 2;
-    let count = floppies.iter().filter(|f| **f).count() as u8;
+    // 14h bits 7-6: drives - 1, bit 0: any.
+    let types = floppies[0] << 4 | floppies[1] & 0x0f;
+    let count = floppies.iter().filter(|f| **f != 0).count() as u8;
     let equipment = 0x06 | if count > 0 { 1 | (count - 1) << 6 } else { 0 };
     vec![
         (0x10, types),
@@ -223,13 +224,7 @@ mod tests {
 
     #[test]
     fn boot_order_in_cmos() {
-        let of = |first, index| {
-            cmos(first, [true, false])
-                .iter()
-                .find(|e| e.0 == index)
-                .unwrap()
-                .1
-        };
+        let of = |first, index| cmos(first, [4, 0]).iter().find(|e| e.0 == index).unwrap().1;
         assert_eq!((of(None, 0x3d), of(None, 0x38)), (0x32, 0x11));
         assert_eq!(
             (
