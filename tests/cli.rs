@@ -108,6 +108,18 @@ fn usage_errors_have_status_2() {
 }
 
 #[test]
+fn firmware_options_must_agree() {
+    refused(
+        &["run", "--firmware", "none", "--cdrom", "x"],
+        &["--firmware none", "--kernel"],
+    );
+    refused(
+        &["run", "--kernel", "k", "--bios", "b"],
+        &["--bios", "--firmware seabios"],
+    );
+}
+
+#[test]
 fn wrong_kernels_are_named() {
     refused(
         &["run", "--kernel", "/nonexistent/vmlinuz"],
