@@ -7,6 +7,9 @@ use crate::bus::{MmioDevice, Nanos, Timed};
 
 /// Comparators.
 pub const TIMERS: usize = 3;
+/// Edges kept for a board that delivers them late, one by one; older ones are lost, as on a PC
+/// whose interrupts stay disabled.
+pub const MAX_BACKLOG: u32 = 64;
 /// Nanoseconds per tick.
 const TICK: Nanos = 100;
 /// Interrupts that a comparator can be routed to on an I/O APIC.
@@ -34,7 +37,7 @@ struct Comparator {
     target: u64,
     period: u64,
     /// Edge-triggered expiries that the board has not taken.
-    fired: bool,
+    fired: u32,
 }
 
 /// The timer block.
@@ -103,9 +106,11 @@ impl Hpet {
 
     /// Takes an edge-triggered expiry of a comparator (0-2), for which the board pulses its line.
     pub fn take_edge(&mut self, index: usize) -> bool {
-        self.timers
-            .get_mut(index)
-            .is_some_and(|timer| std::mem::take(&mut timer.fired))
+        self.timers.get_mut(index).is_some_and(|timer| {
+            let any = timer.fired > 0;
+            timer.fired = timer.fired.saturating_sub(1);
+            any
+        })
     }
 
     fn running(&self) -> bool {
@@ -134,12 +139,13 @@ impl Hpet {
         }
     }
 
-    fn expire(&mut self, index: usize) {
+    fn expire(&mut self, index: usize, times: u64) {
         let comparator = &mut self.timers[index];
         if comparator.config & timer::LEVEL != 0 {
             self.status |= 1 << index;
         } else if comparator.config & timer::ENABLE != 0 {
-            comparator.fired = true;
+            let total = u64::from(comparator.fired).saturating_add(times);
+            comparator.fired = total.min(MAX_BACKLOG.into()) as u32;
         }
     }
 
@@ -192,6 +198,8 @@ impl Hpet {
                 } else {
                     timer::PERIODIC | timer::SET_VALUE
                 };
+                // Expiries of the old programming would reach a driver that has just changed it.
+                comparator.fired = 0;
                 let route = comparator.config & timer::ROUTE;
                 comparator.config = merge(comparator.config, timer::WRITABLE & !periodic);
                 // A route that the timer is not capable of is not stored (2.3.8).
@@ -249,14 +257,14 @@ impl Timed for Hpet {
             if passed < left {
                 continue;
             }
+            let mut periods = 1;
             if comparator.config & timer::PERIODIC != 0 && comparator.period != 0 {
-                // Missed periods make one interrupt and keep the phase.
-                let periods = (passed - left) / comparator.period + 1;
+                periods = (passed - left) / comparator.period + 1;
                 comparator.target = comparator
                     .target
                     .wrapping_add(periods.wrapping_mul(comparator.period));
             }
-            self.expire(index);
+            self.expire(index, periods);
         }
     }
 }
@@ -337,8 +345,14 @@ mod tests {
         assert!(hpet.take_edge(0));
         assert_eq!(hpet.next_deadline(), Some(4000));
         hpet.advance(10_500);
-        assert!(hpet.take_edge(0));
+        for _ in 0..3 {
+            assert!(hpet.take_edge(0), "4000, 7000, 10000");
+        }
+        assert!(!hpet.take_edge(0));
         assert_eq!(hpet.next_deadline(), Some(13_000));
+        hpet.advance(1_000_000_000);
+        let kept = (0..1000).filter(|_| hpet.take_edge(0)).count();
+        assert_eq!(kept, MAX_BACKLOG as usize);
     }
 
     #[test]

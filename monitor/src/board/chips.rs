@@ -259,7 +259,11 @@ impl Chips {
             let hpet = &mut self.apic.hpet;
             let (replaces, route) = (hpet.legacy_replacement() && timer < 2, hpet.route(timer));
             let level = hpet.irq(timer);
-            let edge = !(replaces && timer == 0) && hpet.take_edge(timer);
+            // Only the timer's own line is told of each missed expiry.
+            let mut edge = false;
+            while !(replaces && timer == 0) && hpet.take_edge(timer) {
+                edge = true;
+            }
             match route {
                 Some(_) if replaces && edge => {
                     self.pic.set_line(IRQ_RTC, false);
