@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &files![
     "ipxe-cd.toml",
     "gnumach.toml",
     "debian-disk.toml",
+    "debian-installer.toml",
     "tiny.toml",
 ];
 
