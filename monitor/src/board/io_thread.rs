@@ -101,6 +101,12 @@ impl IoHandle {
         }
     }
 
+    /// The deadline that the thread sleeps for, in VM-clock ns; `u64::MAX` if it waits for none.
+    #[must_use]
+    pub fn deadline(&self) -> u64 {
+        self.shared.armed.load(Ordering::Relaxed)
+    }
+
     /// Ends the thread after the output of the guest is written, or after its reader took nothing
     /// for two seconds, or when a signal asks the process to end.
     /// # Errors

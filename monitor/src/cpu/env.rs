@@ -102,6 +102,12 @@ pub trait Env {
     fn port_out(&mut self, port: u16, size: u8, value: u32);
     /// The guest's time stamp counter without `Msrs::tsc_offset`, in ticks.
     fn tsc(&mut self) -> u64;
+    /// Called before TSC is read with interrupts enabled: true if a timer has expired that nothing
+    /// has acted on yet, and now an interrupt waits. It comes first then: code that measures ticks
+    /// by TSC must not see their time pass before it sees them, however late their thread is.
+    fn timers_overdue(&mut self) -> bool {
+        false
+    }
     /// Called when an instruction made interrupts deliverable (STI, POPF, IRET): true if an
     /// external interrupt or another event waits.
     fn event_waiting(&mut self) -> bool;

@@ -329,3 +329,26 @@ fn sixteen_bit_loops_count_in_cx_only() {
     assert_eq!(run(&mut st, &mut env, &[0xe0, 0xfe]), Ok(Flow::Next)); // loopne with ZF
     assert_eq!(run(&mut st, &mut env, &[0xe1, 0xfe]), Ok(Flow::Jump)); // loope with ZF
 }
+
+#[test]
+fn interrupts_of_timers_that_have_expired_come_before_tsc_is_read() {
+    let (mut st, mut env) = machine();
+    (env.tsc, env.timers_overdue) = (0x1_0000_0002, true);
+    st.if_flag = 1;
+    let before = registers(&st);
+    assert_eq!(run(&mut st, &mut env, &[0x0f, 0x31]), Ok(Flow::Repeat));
+    assert_eq!(registers(&st), before);
+    assert_eq!(run(&mut st, &mut env, &[0x0f, 0x31]), Ok(Flow::Next));
+    assert_eq!((st.reg32(gpr::DX), st.reg32(gpr::AX)), (1, 2));
+    // Nothing can be delivered, so nothing waits for it.
+    for closed in [
+        |st: &mut StateBox| st.if_flag = 0,
+        |st: &mut StateBox| st.interrupt_shadow = 1,
+    ] {
+        let (mut st, mut env) = machine();
+        env.timers_overdue = true;
+        st.if_flag = 1;
+        closed(&mut st);
+        assert_eq!(run(&mut st, &mut env, &[0x0f, 0x31]), Ok(Flow::Next));
+    }
+}

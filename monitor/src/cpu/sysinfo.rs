@@ -165,6 +165,11 @@ pub fn rdtsc<E: Env>(
     if st.cr4 & cr4::TSD != 0 && st.cpl != 0 {
         return Err(Fault::gp(0));
     }
+    // A single step would see the instruction twice.
+    let open = st.if_flag != 0 && st.interrupt_shadow == 0 && st.sys_flags & eflags::TF == 0;
+    if open && env.timers_overdue() {
+        return Ok(Flow::Repeat);
+    }
     let ticks = env.tsc().wrapping_add(st.msr.tsc_offset);
     set_edx_eax(st, ticks);
     if aux {

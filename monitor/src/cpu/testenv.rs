@@ -54,6 +54,8 @@ pub(crate) struct FlatEnv {
     pub(crate) pdptes: [u64; 4],
     /// What `tsc` answers.
     pub(crate) tsc: u64,
+    /// What `timers_overdue` answers, once.
+    pub(crate) timers_overdue: bool,
     /// What `event_waiting` answers.
     pub(crate) event_waiting: bool,
     /// Calls of `flush_translations`.
@@ -74,6 +76,7 @@ impl FlatEnv {
             invalidated: Vec::new(),
             pdptes: [0; 4],
             tsc: 0,
+            timers_overdue: false,
             event_waiting: false,
             translation_flushes: 0,
         }
@@ -206,6 +209,9 @@ impl Env for FlatEnv {
     }
     fn tsc(&mut self) -> u64 {
         self.tsc
+    }
+    fn timers_overdue(&mut self) -> bool {
+        std::mem::take(&mut self.timers_overdue)
     }
     fn event_waiting(&mut self) -> bool {
         self.event_waiting

@@ -37,6 +37,8 @@ pub struct Core {
     pub board: Arc<Mutex<Board>>,
     /// The I/O thread, once it runs.
     pub io: Option<Arc<IoHandle>>,
+    /// The timer deadline that this processor has acted on in the I/O thread's place.
+    pub overdue: u64,
     /// The INTR pin.
     pub intr: Arc<AtomicBool>,
     /// Time.
@@ -470,6 +472,23 @@ impl Env for Core {
 
     fn tsc(&mut self) -> u64 {
         self.clock.tsc()
+    }
+
+    fn timers_overdue(&mut self) -> bool {
+        let Some(io) = &self.io else {
+            return false;
+        };
+        let due = io.deadline();
+        // Once for each deadline: the thread itself moves it when it gets to run.
+        if due == self.overdue || due > self.clock.now_ns() {
+            return false;
+        }
+        self.overdue = due;
+        let mut board = self.board();
+        board.run_timers();
+        let pending = board.interrupt_pending();
+        self.after_board_write(board);
+        pending
     }
 
     fn event_waiting(&mut self) -> bool {

@@ -191,6 +191,7 @@ impl Vcpu {
             mode: Mode::default(),
             leave: false,
             completed: false,
+            overdue: 0,
             repeating: false,
             debug: debug::Debugger::default(),
             shutdown: false,
