@@ -153,7 +153,7 @@ impl Suite {
         self.keep(image, "ring3", &subject.pictures)?;
         row.times.push_str(&times("ring3", &subject));
         row.runs += 1;
-        match report(image, "ring3", &subject) {
+        match report(&image.name, "ring3", &subject) {
             None => {
                 row.passed += 1;
                 row.subject.push(subject.seconds);
@@ -166,7 +166,7 @@ impl Suite {
         let peer = drive::run(peer, image);
         self.keep(image, "qemu", &peer.pictures)?;
         row.times.push_str(&times("QEMU", &peer));
-        match report(image, "QEMU", &peer) {
+        match report(&image.name, "QEMU", &peer) {
             None => row.peer.push(peer.seconds),
             Some(complaint) => {
                 row.peer_failed = true;
@@ -241,9 +241,9 @@ fn times(monitor: &str, outcome: &Outcome) -> String {
 }
 
 /// What there is to say of a run that failed.
-fn report(image: &Image, monitor: &str, outcome: &Outcome) -> Option<String> {
+fn report(name: &str, monitor: &str, outcome: &Outcome) -> Option<String> {
     let reason = outcome.failure.as_ref()?;
-    let mut text = format!("{} under {monitor}: {reason}", image.name);
+    let mut text = format!("{name} under {monitor}: {reason}");
     if let Some(screen) = &outcome.screen {
         text.push_str(&format!("\nlast screen:\n{}", indented(screen)));
     }
@@ -306,6 +306,23 @@ mod tests {
         assert!(quick.len() < all.len());
         assert!(quick.iter().all(|name| all.contains(name)));
         assert!(!all.contains(&"debian-686/shell".to_owned()));
+    }
+
+    #[test]
+    fn a_failure_is_told_with_the_last_screen_and_the_end_of_the_serial_port() {
+        let mut outcome = Outcome {
+            failure: Some("step 2: no".into()),
+            screen: Some("grub> ls".into()),
+            serial: (0..100).map(|n| format!("line {n}\n")).collect(),
+            messages: "oops".into(),
+            ..Outcome::default()
+        };
+        let text = report("a/b", "ring3", &outcome).unwrap();
+        assert!(text.starts_with("a/b under ring3: step 2: no\n"), "{text}");
+        assert!(text.contains("| grub> ls") && text.contains("| oops"));
+        assert!(text.contains("| line 99") && !text.contains("| line 50\n"));
+        outcome.failure = None;
+        assert!(report("a/b", "ring3", &outcome).is_none());
     }
 
     #[test]
