@@ -14,13 +14,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Scripts that init and workloads are made of.
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("common.sh", include_str!("../init/common.sh")),
     ("shell.sh", include_str!("../init/shell.sh")),
     ("script.sh", include_str!("../init/script.sh")),
     ("first-light.sh", include_str!("../init/first-light.sh")),
     ("bench.sh", include_str!("../init/bench.sh")),
     ("ring3.sh", include_str!("../init/ring3.sh")),
+    ("hungry.sh", include_str!("../init/hungry.sh")),
     ("nothing.sh", include_str!("../init/nothing.sh")),
 ];
 
@@ -35,6 +36,8 @@ pub struct Image {
     pub initrd: Option<PathBuf>,
     /// The statically linked busybox in it.
     pub busybox: Option<PathBuf>,
+    /// Our own programs in it, by name.
+    pub programs: BTreeMap<String, PathBuf>,
     /// Drives and their media.
     pub drives: Vec<(DriveKind, PathBuf)>,
     /// Whether what the guest writes to its drives stays there: they are copies of the parts.
@@ -73,6 +76,7 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
         kernel: None,
         initrd: None,
         busybox: None,
+        programs: BTreeMap::new(),
         drives: Vec::new(),
         keep_writes: false,
         parts: BTreeMap::new(),
@@ -94,7 +98,11 @@ pub fn prepare(root: &Path, name: &str, refresh: Refresh) -> Result<Image, Guest
             let mut fetcher = Fetcher::new(&mut cache, suites, architecture, refresh);
             let (kernel, kernel_origin) = fetcher.file(kernel)?;
             let (busybox, busybox_origin) = fetcher.file(busybox)?;
-            image.initrd = Some(initrd(&cache, &busybox, &flavour)?);
+            for name in &flavour.programs {
+                let path = program::compile(&cache, name)?;
+                image.programs.insert(name.clone(), path);
+            }
+            image.initrd = Some(initrd(&cache, &busybox, &image.programs, &flavour)?);
             image.kernel = Some(kernel);
             image.busybox = Some(busybox);
             image.origin = format!("{kernel_origin}, {busybox_origin}");
@@ -158,7 +166,12 @@ pub fn script(name: &str) -> Option<&'static str> {
 }
 
 /// Builds the initramfs of a flavour, named by its contents.
-fn initrd(cache: &Cache, busybox: &Path, flavour: &Flavour) -> Result<PathBuf, GuestError> {
+fn initrd(
+    cache: &Cache,
+    busybox: &Path,
+    programs: &BTreeMap<String, PathBuf>,
+    flavour: &Flavour,
+) -> Result<PathBuf, GuestError> {
     let text = |name: &String| {
         script(name).ok_or_else(|| GuestError::BadRecipe {
             file: flavour.name.clone(),
@@ -173,12 +186,13 @@ fn initrd(cache: &Cache, busybox: &Path, flavour: &Flavour) -> Result<PathBuf, G
         .concat();
     let workload = flavour.workload.as_ref().map(text).transpose()?;
     let busybox = fs::read(busybox).map_err(GuestError::file("read", busybox))?;
-    let mut programs = Vec::new();
-    for name in &flavour.programs {
-        let path = program::compile(cache, name)?;
-        let content = fs::read(&path).map_err(GuestError::file("read", path))?;
-        programs.push((name.clone(), content));
-    }
+    let programs = programs
+        .iter()
+        .map(|(name, path)| {
+            let content = fs::read(path).map_err(GuestError::file("read", path))?;
+            Ok((name.clone(), content))
+        })
+        .collect::<Result<Vec<_>, GuestError>>()?;
     let mut hash = Sha256::new();
     let own = programs
         .iter()
