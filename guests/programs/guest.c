@@ -18,19 +18,24 @@ __asm__(".globl _start\n_start:\n"
         "mov $0x44444444, %edi\nmov $0x55555555, %ebp\n"
         "jmp *20(%esp)\n"
         ".globl attempt_end\nattempt_end:\n"
-        "mov %ss, %ecx\nmov %ecx, %ds\nmov %ecx, %es\n"
+        "cmpl $0, %ss:reload_segments\nje 1f\n"
+        "mov %ss:data_selector, %ecx\nmov %ecx, %ds\nmov %ecx, %es\n1:\n"
         "mov attempt_esp, %esp\n"
         "pushl $0x202\npopf\n"
         "movl $0, outcome\nmov %eax, outcome+36\n"
         "attempt_over:\n"
         "movl $0, attempting\n"
-        "mov %ss, %eax\nmov %eax, %ds\nmov %eax, %es\ncld\n"
+        "cld\n"
         "pop %ebx\npop %esi\npop %edi\npop %ebp\nmov outcome, %eax\nret\n"
-        ".comm attempt_esp, 4\n.comm attempting, 4\n");
+        ".comm attempt_esp, 4\n.comm attempting, 4\n.comm data_selector, 4\n"
+        ".comm code_selector, 4\n.comm reload_segments, 4\n");
 
 extern void restore(void);
 extern u8 attempt_over[];
 extern u32 attempt_esp, attempting;
+/* What the kernel gave; read from a signal frame, since a monitor that runs this code on the bare
+ * processor cannot make an instruction that reads a selector tell the guest's. */
+extern u32 data_selector, code_selector;
 struct outcome outcome;
 const char *program = "";
 u32 *auxv;
@@ -47,14 +52,19 @@ static void on_signal(int sig, struct siginfo *info, struct ucontext *context)
         .eip = mc->eip, .cr2 = mc->cr2, .eflags = mc->eflags, .esp = mc->esp, .eax = mc->eax,
         .cs = mc->cs & 0xffff, .ds = mc->ds & 0xffff, .ss = mc->ss & 0xffff,
     };
-    u16 ss, cs;
-    __asm__("mov %%ss, %0\nmov %%cs, %1" : "=r"(ss), "=r"(cs));
     mc->eip = (u32)attempt_over;
     mc->esp = attempt_esp;
-    mc->cs = cs;
-    mc->ss = mc->ds = mc->es = ss;
+    mc->cs = code_selector;
+    mc->ss = mc->ds = mc->es = data_selector;
     mc->fs = mc->gs = 0;
     mc->eflags = 0x202;
+}
+
+static void on_first_signal(int sig, struct siginfo *info, struct ucontext *context)
+{
+    (void)sig, (void)info;
+    code_selector = context->mc.cs & 0xffff;
+    data_selector = context->mc.ss & 0xffff;
 }
 
 void handle(int sig, void (*handler)(int, struct siginfo *, struct ucontext *), u32 flags)
@@ -80,6 +90,8 @@ static void start(u32 *stack)
             program = s + 1;
     struct { u32 sp, flags, size; } alternate = { (u32)signal_stack, 0, sizeof signal_stack };
     sys(SYS_sigaltstack, &alternate, 0);
+    handle(SIGUSR1, on_first_signal, 0);
+    sys(SYS_kill, sys(SYS_getpid), SIGUSR1);
     const int faults[] = { SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, SIGALRM };
     for (u32 i = 0; i < sizeof faults / sizeof *faults; i++)
         handle(faults[i], on_signal, SA_ONSTACK | SA_NODEFER);

@@ -64,6 +64,10 @@ extern struct outcome outcome;
 int attempt_with(const void *code, u32 eax, u32 edx);
 static inline int attempt(const void *code) { return attempt_with(code, 0, 0); }
 extern u8 attempt_end[];
+/* The segments' selectors as the kernel set them. */
+extern u32 data_selector, code_selector;
+/* Set where attempts may end with other segments in DS and ES. */
+extern u32 reload_segments;
 
 /* Code with a name. At its end it goes on to attempt_end. */
 #define CODE(name, text)                                                        \

@@ -162,8 +162,7 @@ static void descriptors(void)
     static const u8 back[] = { 0xb8, 0x78, 0x56, 0x34, 0x12, 0xea };
     memcpy(code, back, sizeof back);
     *(u32 *)(code + 6) = (u32)attempt_end;
-    u16 cs;
-    __asm__("mov %%cs, %0" : "=r"(cs));
+    u16 cs = (u16)code_selector;
     *(u16 *)(code + 10) = cs;
     struct user_desc text = { 5, (u32)code, 1, SEG_32 | CONTENTS_CODE | LIMIT_IN_PAGES | USEABLE };
     sys(SYS_modify_ldt, 17, &text, sizeof text);
@@ -253,6 +252,7 @@ int main(int argc, char **argv)
     }
     phase = hot ? "hot-" : "";
     drop_privileges();
+    reload_segments = 1;
     /* Linux leaves the shell's thread-local descriptors in the GDT until the next task switch. */
     sleep_ms(2);
     what_can_be_read();
