@@ -12,11 +12,11 @@ wanted faults && { faults; faults hot; }
 wanted jail && { jail; jail hot ${LONG:+all}; }
 wanted selectors && { selectors ${LONG:+all}; selectors hot; }
 wanted code && { code; code hot; }
-wanted mappings && { mappings 2000 1; mappings ${LONG:+30}2000 2 hot; }
+wanted mappings && { mappings 2000 1; mappings ${LONG:+2}2000 2 hot; }
 wanted state && state 4 ${LONG:+5}200
 wanted debug && { debug; debug hot; }
 wanted ports && { ports; ports hot; }
-wanted many && many ${LONG:+3}40 ${LONG:+3}64
+wanted many && many ${LONG:+3}40 ${LONG:+2}64
 wanted hungry && hungry ${LONG:+2}64 100000
 
 # The kernel and the shell are well.

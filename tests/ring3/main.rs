@@ -1,7 +1,9 @@
 //! Ring 3 under all of its policies: hostile and odd programs inside a real guest, executors that
-//! are killed, memory-hungry programs, hosts that lack something.
+//! are killed, a memory-hungry program, hosts that lack something.
 
 mod expected;
+mod killed;
 mod machine;
+mod memory;
 mod programs;
 mod refusal;

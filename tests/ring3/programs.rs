@@ -59,9 +59,22 @@ fn hostile_programs_translated() {
 }
 
 #[test]
+fn hostile_programs_directly() {
+    hostile("debian-686-pae/ring3", "direct", false);
+}
+
+#[test]
+#[ignore = "takes a while; make test-guests runs it"]
+fn hostile_programs_by_the_usual_policy() {
+    hostile("debian-686-pae/ring3", "auto", false);
+}
+
+#[test]
 #[ignore = "takes minutes; make test-guests runs it"]
 fn hostile_programs_at_length() {
     for guest in ["debian-686/ring3", "debian-686-pae/ring3"] {
-        hostile(guest, "translate", true);
+        for policy in ["translate", "direct", "auto"] {
+            hostile(guest, policy, true);
+        }
     }
 }

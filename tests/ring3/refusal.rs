@@ -1,6 +1,7 @@
 //! Hosts that refuse what direct execution needs: ring 3 stays translated, one line says why.
 #![allow(unsafe_code)] // a seccomp filter is installed between fork and exec
 
+use crate::machine::{Options, run};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -64,7 +65,10 @@ fn no_memory_executables(command: &mut Command) {
     refuse(command, libc::SYS_execveat, libc::EACCES);
 }
 
-const REFUSALS: [(fn(&mut Command), &str); 3] = [
+/// What is refused to a command, and a word of the reason.
+type Refusal = (fn(&mut Command), &'static str);
+
+const REFUSALS: [Refusal; 3] = [
     (no_ptrace, "ptrace"),
     (no_seccomp, "seccomp"),
     (no_memory_executables, "exec"),
@@ -90,5 +94,28 @@ fn the_host_report_says_what_is_refused() {
                 && line.ends_with("ring 3 stays translated"),
             "{word}: {line}"
         );
+    }
+}
+
+/// The machine starts all the same, says once why, and the guest works.
+#[test]
+fn a_guest_boots_translated_where_direct_execution_is_refused() {
+    for (prepare, word) in REFUSALS {
+        let mut options = Options::new("debian-686-pae/boot", "auto");
+        options.prepare = Some(prepare);
+        let done = run(options);
+        let said: Vec<&str> = done
+            .messages
+            .lines()
+            .filter(|l| l.starts_with("ring3: "))
+            .collect();
+        assert_eq!(said.len(), 1, "{word}: {}", done.messages);
+        assert!(
+            said[0].contains(word) && said[0].ends_with("; ring 3 stays translated"),
+            "{word}: {}",
+            said[0]
+        );
+        assert_eq!(done.seen.ids.len(), 0, "{word}: executors were left");
+        assert_eq!(done.stats["direct"]["entries"].as_u64(), Some(0), "{word}");
     }
 }
