@@ -161,9 +161,10 @@ fn command_line(id: i32) -> String {
         .unwrap_or_default()
 }
 
-/// By the name that it was executed with.
+/// By the file that it executes. (Its command line went with its stack.)
 fn is_executor(id: i32) -> bool {
-    command_line(id) == "ring3-executor "
+    fs::read_link(format!("/proc/{id}/exe"))
+        .is_ok_and(|file| file.to_string_lossy().starts_with("/memfd:ring3-executor"))
 }
 
 /// The processes whose parent is `parent`.
