@@ -69,6 +69,12 @@ impl Mode {
     pub const fn single_instruction(self) -> Self {
         Self(self.0 | Self::STEP)
     }
+    /// True if a unit of this mode, of one instruction or not, was made for a state whose mode is
+    /// `state`.
+    #[must_use]
+    pub const fn serves(self, state: Self) -> bool {
+        self.0 & !Self::STEP == state.0
+    }
     /// True for a unit of exactly one instruction.
     #[must_use]
     pub const fn is_single_instruction(self) -> bool {

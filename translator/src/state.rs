@@ -226,14 +226,10 @@ pub struct GuestState {
     pub helpers: [u64; HELPER_COUNT],
     /// The monitor object that helpers act on.
     pub owner: *mut c_void,
-    /// TU that runs now as seen by callouts (monitor's bookkeeping).
-    pub current_site: u64,
     /// Default host FPU control words that monitor code expects: MXCSR.
     pub host_mxcsr: u32,
     /// Explicit padding.
     pub pad0: u32,
-    /// Counters incremented by translated code when profiling is on.
-    pub counters: [u64; 8],
     /// Data of an access that cannot be done in place (MMIO, page crossing).
     pub bounce: BounceBuffer,
     /// FPU, SSE and AVX state in XSAVE standard format while `fpu_live` is 0.

@@ -122,6 +122,4 @@ pub trait Env {
     fn tsc_deadline_armed(&mut self) -> bool {
         false
     }
-    /// Drops every translation of this processor (WBINVD-like heavy events, CPUID model change).
-    fn flush_translations(&mut self, st: &mut GuestState);
 }

@@ -184,33 +184,10 @@ fn general<E: Env>(st: &mut GuestState, env: &mut E, insn: &Instruction) -> Resu
         Code::Outsb_DX_m8 => (S::Outs, 1),
         Code::Outsw_DX_m16 => (S::Outs, 2),
         Code::Outsd_DX_m32 => (S::Outs, 4),
-        _ if insn.is_jcc_short_or_near() => return branch::jcc(st, insn, condition_number(insn)),
+        _ if insn.is_jcc_short_or_near() => return branch::jcc(st, insn),
         _ => return Ok(Flow::Unsupported),
     };
     strings::execute(st, env, insn, op, size)
-}
-
-/// The condition as Jcc encodes it (0-15).
-fn condition_number(insn: &Instruction) -> u8 {
-    use iced_x86::ConditionCode as C;
-    match insn.condition_code() {
-        C::o | C::None => 0,
-        C::no => 1,
-        C::b => 2,
-        C::ae => 3,
-        C::e => 4,
-        C::ne => 5,
-        C::be => 6,
-        C::a => 7,
-        C::s => 8,
-        C::ns => 9,
-        C::p => 10,
-        C::np => 11,
-        C::l => 12,
-        C::ge => 13,
-        C::le => 14,
-        C::g => 15,
-    }
 }
 
 /// HLT. If CPL is not 0: #GP(0).

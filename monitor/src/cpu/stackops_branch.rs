@@ -8,6 +8,7 @@ use crate::cpu::flagsops::condition;
 use crate::cpu::operand;
 use crate::cpu::stackops::StackPointer;
 use iced_x86::{Instruction, Mnemonic, OpKind};
+use ring3_translator::lower::condition_number;
 use ring3_translator::state::{GuestState, SegReg, eflags, gpr};
 
 /// If the target is outside the code segment limit: #GP(0).
@@ -99,8 +100,8 @@ fn take(st: &mut GuestState, insn: &Instruction) -> Result<Flow, Fault> {
 /// Jcc with condition code `cc` (0-15).
 /// # Errors
 /// #GP(0) if taken to a target beyond CS.
-pub fn jcc(st: &mut GuestState, insn: &Instruction, cc: u8) -> Result<Flow, Fault> {
-    if condition(st, cc) {
+pub fn jcc(st: &mut GuestState, insn: &Instruction) -> Result<Flow, Fault> {
+    if condition(st, condition_number(insn)) {
         take(st, insn)
     } else {
         Ok(Flow::Next)

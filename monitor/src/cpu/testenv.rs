@@ -58,8 +58,6 @@ pub(crate) struct FlatEnv {
     pub(crate) timers_overdue: bool,
     /// What `event_waiting` answers.
     pub(crate) event_waiting: bool,
-    /// Calls of `flush_translations`.
-    pub(crate) translation_flushes: usize,
 }
 
 impl FlatEnv {
@@ -78,7 +76,6 @@ impl FlatEnv {
             tsc: 0,
             timers_overdue: false,
             event_waiting: false,
-            translation_flushes: 0,
         }
     }
 
@@ -215,9 +212,6 @@ impl Env for FlatEnv {
     }
     fn event_waiting(&mut self) -> bool {
         self.event_waiting
-    }
-    fn flush_translations(&mut self, _: &mut GuestState) {
-        self.translation_flushes += 1;
     }
 }
 

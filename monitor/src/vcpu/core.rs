@@ -512,10 +512,4 @@ impl Env for Core {
     fn tsc_deadline_armed(&mut self) -> bool {
         self.board().tsc_deadline_armed()
     }
-
-    fn flush_translations(&mut self, st: &mut GuestState) {
-        self.clear_table(st, 0);
-        self.clear_table(st, 1);
-        self.leave = true;
-    }
 }

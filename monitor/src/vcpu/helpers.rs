@@ -76,7 +76,7 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
         Ok(Flow::Next) => {
             st.rip = u64::from(insn.next_ip32());
             core.completed = true;
-            if core.leave || (may_change_mode(insn) && st.mode().0 != core.mode.0 & !STEP_BIT) {
+            if core.leave || (may_change_mode(insn) && !core.mode.serves(st.mode())) {
                 return LEAVE;
             }
             if st.interrupt_shadow != 0 {
@@ -158,9 +158,6 @@ fn may_change_mode(insn: &Instruction) -> bool {
             | M::Popad
     )
 }
-
-/// The bit of [`ring3_translator::mode::Mode`] that a state never has.
-const STEP_BIT: u32 = 1 << 11;
 
 fn who(core: &Core) -> Privilege {
     if core.mode.cpl() == 3 {

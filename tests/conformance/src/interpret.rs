@@ -118,7 +118,6 @@ impl Env for Memory {
     fn event_waiting(&mut self) -> bool {
         false
     }
-    fn flush_translations(&mut self, _: &mut GuestState) {}
 }
 
 impl Interpreter {

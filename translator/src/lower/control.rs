@@ -332,7 +332,7 @@ impl Lower<'_> {
     /// Jcc rel.
     pub(crate) fn jump_if(&mut self, insn: &Instruction) -> bool {
         let target = insn.near_branch_target() as u32;
-        let mut cc = condition(insn);
+        let mut cc = condition_number(insn);
         if cc >> 1 == 5 && self.broken(Mutation::ParityCondition) {
             cc ^= 1;
         }
@@ -440,24 +440,31 @@ impl Lower<'_> {
     }
 }
 
-fn condition(insn: &Instruction) -> u8 {
-    use iced_x86::ConditionCode as C;
-    match insn.condition_code() {
-        C::o => 0,
-        C::no => 1,
-        C::b => 2,
-        C::ae => 3,
-        C::e => 4,
-        C::ne => 5,
-        C::be => 6,
-        C::a => 7,
-        C::s => 8,
-        C::ns => 9,
-        C::p => 10,
-        C::np => 11,
-        C::l => 12,
-        C::ge => 13,
-        C::le => 14,
-        _ => 15,
+/// The condition of Jcc, SETcc or CMOVcc as the opcode's low four bits encode it. Intel SDM vol. 1,
+/// appendix B. Zero for instructions that have none.
+#[must_use]
+pub fn condition_number(insn: &Instruction) -> u8 {
+    // iced numbers the conditions in the same order, from 1.
+    (insn.condition_code() as u8).saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::condition_number;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    #[test]
+    fn conditions_are_numbered_as_opcodes_encode_them() {
+        let decode = |bytes: &[u8]| Decoder::new(32, bytes, DecoderOptions::NONE).decode();
+        for n in 0..16u8 {
+            for bytes in [
+                &[0x70 | n, 0][..],
+                &[0x0f, 0x80 | n, 0, 0, 0, 0],
+                &[0x0f, 0x90 | n, 0xc0],
+                &[0x0f, 0x40 | n, 0xc0],
+            ] {
+                assert_eq!(condition_number(&decode(bytes)), n, "{bytes:x?}");
+            }
+        }
     }
 }

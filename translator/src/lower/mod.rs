@@ -12,6 +12,8 @@ mod stack;
 mod string;
 mod system;
 
+pub use control::condition_number;
+
 use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg};
 use crate::classify::{Class, Table, Unit};
 use crate::mode::Mode;
