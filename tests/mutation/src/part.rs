@@ -29,6 +29,9 @@ const CASES: u32 = 60;
 /// A table that takes longer hangs.
 const TABLE_LIMIT: Duration = Duration::from_secs(150);
 
+/// Rows of a table, about.
+const ROWS: usize = 4000;
+
 /// A tiny guest fails if it fails once and so many times again.
 const RETRIES: u32 = 2;
 
@@ -175,7 +178,8 @@ pub fn run_table_here(name: &str, mistake: Option<Mutation>) -> Result<ExitCode>
     let table = tables::all()
         .into_iter()
         .find(|t| t.name == name)
-        .with_context(|| format!("no table is called {name}"))?;
+        .with_context(|| format!("no table is called {name}"))?
+        .sample(ROWS);
     let runner = mistake.map_or(Runner::Bt, Runner::Mutant);
     let outcome = run_table(&table, runner)?;
     Ok(match outcome.failed.first() {

@@ -57,13 +57,13 @@ pub fn first(mutation: Mutation) -> Vec<Part> {
         M::StiShadow => vec![Tiny("tiny-irq")],
         M::MovSsShadow => vec![Tiny("tiny-debug")],
         M::Invlpg => vec![Tiny("tiny-paging")],
-        M::AccessedBit | M::DirtyBit | M::WriteProtect | M::PageFaultUser => {
-            vec![Table("paging")]
-        }
-        M::TaskBusy | M::TaskNested => vec![Table("tasks")],
-        M::ExpandDown | M::DescriptorAccessed | M::GateParameters | M::ErrorCode => {
-            vec![Table("gates")]
-        }
+        M::AccessedBit | M::DirtyBit => vec![Table("accessed-dirty")],
+        M::WriteProtect | M::PageFaultUser => vec![Table("paging-rights")],
+        M::TaskBusy | M::TaskNested => vec![Table("task-switches")],
+        M::ExpandDown => vec![Table("limits")],
+        M::DescriptorAccessed => vec![Table("segment-loads")],
+        M::GateParameters => vec![Table("call-gates")],
+        M::ErrorCode => vec![Table("double-faults")],
         M::GateInterruptFlag | M::IretInterruptFlag | M::IoBitmap => vec![Tiny("tiny-rings")],
     }
 }

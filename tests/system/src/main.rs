@@ -68,7 +68,7 @@ fn work(options: &Options) -> anyhow::Result<bool> {
         }
         total += table.rows.len();
         println!(
-            "{:<12} {:>5} rows  {}",
+            "{:<18} {:>5} rows  {}",
             table.name,
             table.rows.len(),
             table.source

@@ -488,6 +488,23 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
+impl Table {
+    /// A table.
+    #[must_use]
+    pub fn new(name: &'static str, source: &'static str, rows: Vec<Row>) -> Self {
+        Self { name, source, rows }
+    }
+
+    /// Every n-th row, so that about `most` are left: a large table is a product of few variables.
+    #[must_use]
+    pub fn sample(mut self, most: usize) -> Self {
+        // Odd, so that it has no factor in common with what varies by twos and fours.
+        let nth = self.rows.len().div_ceil(most) | 1;
+        self.rows = self.rows.into_iter().step_by(nth).collect();
+        self
+    }
+}
+
 /// Names the deviation of the rows whose name satisfies `which`.
 ///
 /// # Panics

@@ -216,7 +216,7 @@ fn others() -> Vec<Row> {
 }
 
 /// The table.
-pub fn table() -> Table {
+pub fn tables() -> Vec<Table> {
     let mut rows = operands();
     rows.extend(others());
     for row in &mut rows {
@@ -229,9 +229,9 @@ pub fn table() -> Table {
     deviate(&mut rows, deviation::SEGMENT_LIMITS, |name| {
         name == "#GP comes first"
     });
-    Table {
-        name: "alignment",
-        source: "SDM 3A 6.15, interrupt 17 (table 6-7)",
+    vec![Table::new(
+        "alignment",
+        "SDM 3A 6.15, interrupt 17 (table 6-7)",
         rows,
-    }
+    )]
 }

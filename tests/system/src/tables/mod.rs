@@ -1,32 +1,40 @@
-//! The tables, one file for each part of the processor.
+//! The tables, one for each family of rules; a file or directory for each part of the processor.
 
 use crate::row::Table;
 
 mod alignment;
+mod changing_code;
 mod debug;
 mod gates;
 mod limits;
-mod memory;
 mod paging;
+mod ports;
 mod priority;
 mod segments;
 mod tasks;
+mod translations;
 mod v86;
+mod wrap;
 
 /// Every table.
 #[must_use]
 pub fn all() -> Vec<Table> {
-    let tables = [
-        segments::table,
-        limits::table,
-        gates::table,
-        tasks::table,
-        v86::table,
-        priority::table,
-        paging::table,
-        memory::table,
-        debug::table,
-        alignment::table,
-    ];
-    tables.iter().map(|table| table()).collect()
+    [
+        segments::tables,
+        limits::tables,
+        wrap::tables,
+        gates::tables,
+        tasks::tables,
+        v86::tables,
+        priority::tables,
+        paging::tables,
+        translations::tables,
+        changing_code::tables,
+        ports::tables,
+        debug::tables,
+        alignment::tables,
+    ]
+    .iter()
+    .flat_map(|tables| tables())
+    .collect()
 }

@@ -574,16 +574,17 @@ fn pdpt() -> Vec<Row> {
     rows
 }
 
-/// The table.
-pub fn table() -> Table {
-    let mut rows = combinations();
-    rows.extend(accessed_and_dirty());
-    rows.extend(reserved());
-    rows.extend(ignored());
-    rows.extend(pdpt());
-    Table {
-        name: "paging",
-        source: "SDM 3A 4.3-4.8",
-        rows,
-    }
+/// The tables.
+pub fn tables() -> Vec<Table> {
+    vec![
+        Table::new("paging-rights", "SDM 3A 4.6, 4.7", combinations()),
+        Table::new("accessed-dirty", "SDM 3A 4.8", accessed_and_dirty()),
+        Table::new(
+            "paging-reserved",
+            "SDM 3A 4.3 (table 4-4), 4.4.2 (tables 4-8 to 4-11), 4.7",
+            reserved(),
+        ),
+        Table::new("paging-ignored", "SDM 3A 4.3, 4.4.2", ignored()),
+        Table::new("pdpt", "SDM 3A 4.4.1", pdpt()),
+    ]
 }

@@ -306,14 +306,19 @@ fn queries() -> Vec<Row> {
     rows
 }
 
-/// The table.
-pub fn table() -> Table {
-    let mut rows = loads();
-    rows.extend(ldt());
-    rows.extend(queries());
-    Table {
-        name: "segments",
-        source: "SDM 3A 3.4, 5.2-5.8; vol. 2, MOV, LLDT, LAR, LSL, VERR",
-        rows,
-    }
+/// The tables.
+pub fn tables() -> Vec<Table> {
+    vec![
+        Table::new(
+            "segment-loads",
+            "SDM 3A 3.4.2, 5.4-5.7; vol. 2, MOV, POP, LDS",
+            loads(),
+        ),
+        Table::new("lldt", "SDM 3A 2.4.2, 3.5.1; vol. 2, LLDT", ldt()),
+        Table::new(
+            "segment-queries",
+            "SDM 3A 5.10.1-5.10.3; vol. 2, LAR, LSL, VERR",
+            queries(),
+        ),
+    ]
 }

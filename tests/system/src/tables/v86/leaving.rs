@@ -1,0 +1,145 @@
+//! Leaving V8086 mode by gates, and entering it by IRETD.
+
+use super::v86;
+use crate::descriptor::{flag, gate, kind, segment};
+use crate::deviation;
+use crate::layout as at;
+use crate::row::{Field, Row, Table, deviate, eflags};
+
+/// Leaving V8086 mode. 20.2.4, 20.3.1; vol. 2, INT and IRET.
+fn leaving() -> Vec<Row> {
+    let mut rows = Vec::new();
+    // The handler must be nonconforming code of DPL 0.
+    for dpl in 0..4u8 {
+        for k in [kind::CODE_R, kind::CONFORMING] {
+            let mut row = v86(format!("handler type {k:#x} DPL {dpl}"), 3, 0);
+            row.descriptor(
+                at::FREE,
+                segment(0, 0xf_ffff, k, dpl, true, flag::G | flag::BIG),
+            );
+            row.gate(0x40, gate(kind::INT32, 3, true, at::FREE, at::TARGET, 0));
+            row.put(at::TARGET, &[0x0f, 0x0b]);
+            let eip = row.bytes(&[0xcd, 0x40]);
+            row.stop();
+            if dpl == 0 && k == kind::CODE_R {
+                row.fault(6, None, at::TARGET);
+                row.expect(Field::Cs, u32::from(at::FREE));
+                row.expect(Field::Esp, at::STACK0 - 36);
+                for field in [Field::Ds, Field::Es, Field::Fs, Field::Gs] {
+                    row.expect(field, 0);
+                }
+            } else {
+                row.fault(13, Some(u32::from(at::FREE)), eip);
+            }
+            rows.push(row);
+        }
+    }
+    // 16-bit and trap gates.
+    for k in [kind::INT16, kind::TRAP16, kind::TRAP32] {
+        let mut row = v86(format!("INT through gate type {k:#x}"), 3, 0);
+        row.eflags |= eflags::IF;
+        let narrow = k != kind::TRAP32;
+        let (selector, offset) = if narrow {
+            (at::STUBS, at::stub16(0x40))
+        } else {
+            (at::CODE0, at::stub(0x40))
+        };
+        row.gate(0x40, gate(k, 3, true, selector, offset, 0));
+        row.bytes(&[0xcd, 0x40]);
+        let next = row.here();
+        row.stop();
+        row.narrow_frame = narrow;
+        row.fault(0x40, None, next);
+        row.expect(Field::HandlerEsp, at::STACK0 - if narrow { 18 } else { 36 });
+        let keeps = k & 1 != 0;
+        row.expect_bits(
+            Field::HandlerFlags,
+            eflags::IF | eflags::VM,
+            if keeps { eflags::IF } else { 0 },
+        );
+        rows.push(row);
+    }
+    // IRETD in ring 0 with VM set in the image: every register from the stack.
+    let mut row = Row::new("IRETD to V8086 mode");
+    let esp = at::ROW_STACK - 0x40;
+    row.gpr[4] = esp;
+    let image = eflags::VM | eflags::IOPL | eflags::CF | eflags::AC | eflags::FIXED;
+    for (n, value) in [
+        0x55, 0x1000, image, 0x1_7777, 0x2000, 0x11, 0x22, 0x33, 0x44,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        row.put32(esp + n as u32 * 4, value);
+    }
+    row.put(at::LOW_CODE + 0x55, &[0x0f, 0x0b]);
+    row.bytes(&[0xcf]);
+    row.stop();
+    row.fault(6, None, 0x55);
+    row.expect_flags(image);
+    for (field, value) in [
+        (Field::Cs, 0x1000),
+        (Field::Ss, 0x2000),
+        (Field::Esp, 0x1_7777),
+        (Field::Es, 0x11),
+        (Field::Ds, 0x22),
+        (Field::Fs, 0x33),
+        (Field::Gs, 0x44),
+    ] {
+        row.expect(field, value);
+    }
+    rows.push(row);
+    let mut row = Row::new("IRETD to V8086 mode, EIP beyond 64 KiB");
+    row.gpr[4] = esp;
+    for (n, value) in [
+        0x1_0000, 0x1000, image, 0x7777, 0x2000, 0x11, 0x22, 0x33, 0x44,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        row.put32(esp + n as u32 * 4, value);
+    }
+    row.put(at::LOW_CODE + 0x1_0000, &[0x0f, 0x0b]);
+    let eip = row.bytes(&[0xcf]);
+    row.stop();
+    row.fault(13, Some(0), eip);
+    row.expect(Field::Esp, esp);
+    rows.push(row);
+    // VM of the image means nothing in other rings.
+    for cpl in 1..4u8 {
+        let mut row = Row::new(format!("IRETD with VM in ring {cpl}")).cpl(cpl);
+        row.gpr[4] = esp;
+        for (n, value) in [at::TARGET, u32::from(at::code_of(cpl)), image]
+            .into_iter()
+            .enumerate()
+        {
+            row.put32(esp + n as u32 * 4, value);
+        }
+        row.put(at::TARGET, &[0x0f, 0x0b]);
+        row.bytes(&[0xcf]);
+        row.stop();
+        row.fault(6, None, at::TARGET);
+        row.expect_bits(Field::Eflags, eflags::VM | eflags::IOPL, 0);
+        rows.push(row);
+    }
+    rows
+}
+
+/// The table.
+pub(super) fn table() -> Table {
+    let mut rows = leaving();
+    deviate(&mut rows, deviation::V86_HANDLER, |name| {
+        name == "handler type 0x1a DPL 1" || name == "handler type 0x1a DPL 2"
+    });
+    deviate(&mut rows, deviation::SEGMENT_LIMITS, |name| {
+        name.ends_with("beyond 64 KiB")
+    });
+    deviate(&mut rows, deviation::IRET_VM, |name| {
+        name.starts_with("IRETD with VM")
+    });
+    Table::new(
+        "v86-transitions",
+        "SDM 3B 20.2.4-20.2.6, 20.3.1; vol. 2, INT, IRET",
+        rows,
+    )
+}
