@@ -36,6 +36,7 @@ pub mod offset {
 mod pm1 {
     pub const TIMER: u16 = 0x0001;
     pub const POWER_BUTTON: u16 = 0x0100;
+    pub const RTC: u16 = 0x0400;
     pub const WAKE: u16 = 0x8000;
     /// Status bits that exist: TMROF, BM, GBL, PWRBTN, RTC, WAK.
     pub const STATUS: u16 = 0x8531;
@@ -124,6 +125,12 @@ impl AcpiPm {
     /// Presses the power button.
     pub fn press_power_button(&mut self) {
         self.status |= pm1::POWER_BUTTON;
+    }
+
+    /// The RTC asserts its interrupt, whether or not that reaches IRQ 8: RTC_STS. With the HPET in
+    /// its place, this is how an alarm arrives.
+    pub fn rtc_asserted(&mut self) {
+        self.status |= pm1::RTC;
     }
 
     /// Marks a wake from suspend.
@@ -301,6 +308,19 @@ mod tests {
         assert_eq!(pm.read(0, offset::PM1_EVENT, 2), 0x100);
         pm.write(0, offset::PM1_EVENT, 2, 0x100);
         assert!(!pm.irq());
+    }
+
+    /// ACPI 1.0b, 4.7.3.1.1, RTC_STS.
+    #[test]
+    fn the_clock_sets_its_status_and_interrupts_if_enabled() {
+        let mut pm = enabled();
+        pm.rtc_asserted();
+        assert_eq!(pm.read(0, offset::PM1_EVENT, 2), 0x400);
+        assert!(!pm.irq());
+        pm.write(0, offset::PM1_EVENT + 2, 2, 0x400);
+        assert!(pm.irq());
+        pm.write(0, offset::PM1_EVENT, 2, 0x400);
+        assert_eq!((pm.irq(), pm.read(0, offset::PM1_EVENT, 2)), (false, 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::GuestError;
 use crate::cache::{hexadecimal, sha256_of, write_whole};
 use crate::fetch::Fetcher;
 use crate::recipe::{Package, Part};
+use crate::tiny;
 use crate::tools::Tool;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -91,6 +92,7 @@ impl<'a> Parts<'a> {
                 }
                 return Ok(file);
             }
+            Part::Nasm { file } => return tiny::assemble(self.fetcher.cache, file),
             Part::FatFloppy { files, .. } | Part::Iso { files, .. } => self.inputs(files)?,
             Part::IsoWith { base, files } => {
                 let mut inputs = self.inputs(files)?;
@@ -121,7 +123,7 @@ impl<'a> Parts<'a> {
             fs::remove_file(&partial).map_err(GuestError::file("remove", &partial))?;
         }
         match part {
-            Part::Package { .. } | Part::DebianDisk(_) => {}
+            Part::Package { .. } | Part::Nasm { .. } | Part::DebianDisk(_) => {}
             Part::Text { text } => write_whole(&partial, text.as_bytes())?,
             Part::Blank { size } => {
                 let bytes =

@@ -15,6 +15,7 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = &files![
     "debian-686.toml",
     "debian-686-pae.toml",
+    "screen.toml",
     "grub-floppy.toml",
     "grub-cd.toml",
     "isolinux.toml",
@@ -163,6 +164,11 @@ pub enum Part {
     Text {
         /// The content.
         text: String,
+    },
+    /// One of our own sources, assembled by nasm.
+    Nasm {
+        /// The source in `guests/tiny/`.
+        file: String,
     },
     /// A diskette of 1.44 MB with a FAT file system.
     FatFloppy {

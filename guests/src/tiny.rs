@@ -1,7 +1,7 @@
 //! Our own guests, one per CPU feature, assembled by nasm.
 //!
-//! Each is a bzImage of a few KiB (`guests/tiny/boot.inc` has the header and says how it is
-//! entered), so that any loader of the Linux boot protocol runs it. It prints `PASS name` or
+//! `screen.asm` is a diskette (`recipes/screen.toml`). Each of the others is a bzImage of a few KiB
+//! (`guests/tiny/boot.inc` has the header and says how it is entered), so that any loader of the Linux boot protocol runs it. It prints `PASS name` or
 //! `FAIL name: what` for each check on the first serial port and on port 0xE9, and ends by the
 //! debug-exit port.
 
@@ -22,7 +22,7 @@ macro_rules! files {
 }
 
 /// The includes and sources, by file name.
-const SOURCES: [(&str, &str); 15] = files![
+const SOURCES: [(&str, &str); 16] = files![
     "boot.inc",
     "paging.inc",
     "debug.asm",
@@ -35,6 +35,7 @@ const SOURCES: [(&str, &str); 15] = files![
     "real.asm",
     "rep.asm",
     "rings.asm",
+    "screen.asm",
     "smc.asm",
     "tasks.asm",
     "v86.asm",

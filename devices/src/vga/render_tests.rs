@@ -349,3 +349,22 @@ fn what_shows_nothing_is_no_change() {
     MmioDevice::write(&mut vga, 0, 0x1_8000, b"B");
     assert!(vga.changes() > before);
 }
+
+/// Bochs VBE API, 4 bits per pixel: planes behind the window, with banks, beyond VGA's 64 KiB.
+#[test]
+fn planes_of_a_large_mode_go_through_map_mask_and_bank() {
+    let mut vga = planar();
+    video_mode(&mut vga, 1280, 1024, 4);
+    out(&mut vga, port::SEQUENCER_INDEX, 2, 0x05);
+    MmioDevice::write(&mut vga, 0, 0, &[0x81]);
+    // Byte 10 of line 1000 lies in the third bank.
+    let at = 1000 * 160 + 10;
+    dispi(&mut vga, 5, (at >> 16) as u16);
+    out(&mut vga, port::SEQUENCER_INDEX, 2, 0x02);
+    MmioDevice::write(&mut vga, 0, at & 0xffff, &[0x10]);
+    let frame = vga.render();
+    assert_eq!((frame.width, frame.height), (1280, 1024));
+    let (purple, green) = (0xaa_00aa, 0x00_aa00);
+    assert_eq!(row(&frame, 0, 0, 8), [purple, 0, 0, 0, 0, 0, 0, purple]);
+    assert_eq!(row(&frame, 80, 1000, 8), [0, 0, 0, green, 0, 0, 0, 0]);
+}

@@ -47,6 +47,11 @@ impl Picture {
         })
     }
 
+    fn pixel(&self, x: u32, y: u32) -> [u8; 3] {
+        let at = (y as usize * self.width as usize + x as usize) * 3;
+        [self.pixels[at], self.pixels[at + 1], self.pixels[at + 2]]
+    }
+
     /// Whether it is as the recipe says.
     ///
     /// # Errors
@@ -73,16 +78,31 @@ impl Picture {
     }
 }
 
-/// How many pixels of two pictures differ; `None` if they have different sizes. Only the upper six
-/// bits of a colour count: the VGA's palette has no more, and monitors fill the rest differently.
+/// How many pixels of two pictures differ; `None` if they have different sizes. Where one of them
+/// shows the VGA's doubled pixels or lines as two, and the other as one, these are one. Only the
+/// upper six bits of a colour count: the VGA's palette has no more, and monitors fill the rest
+/// differently.
 #[must_use]
 pub fn different_pixels(a: &Picture, b: &Picture) -> Option<usize> {
-    if (a.width, a.height) != (b.width, b.height) {
-        return None;
+    let (across, down) = (doubled(a.width, b.width)?, doubled(a.height, b.height)?);
+    let six = |pixel: [u8; 3]| pixel.map(|level| level >> 2);
+    let places =
+        (0..a.height.max(b.height)).flat_map(|y| (0..a.width.max(b.width)).map(move |x| (x, y)));
+    let differ = |&(x, y): &(u32, u32)| {
+        let of = |p: &Picture, i: usize| p.pixel(x / across[i], y / down[i]);
+        six(of(a, 0)) != six(of(b, 1))
+    };
+    Some(places.filter(differ).count())
+}
+
+/// By what to divide places in the larger of two pictures to get those in each.
+fn doubled(a: u32, b: u32) -> Option<[u32; 2]> {
+    match (a, b) {
+        _ if a == b => Some([1, 1]),
+        _ if a.checked_mul(2) == Some(b) => Some([2, 1]),
+        _ if b.checked_mul(2) == Some(a) => Some([1, 2]),
+        _ => None,
     }
-    let pairs = a.pixels.chunks_exact(3).zip(b.pixels.chunks_exact(3));
-    let six = |pixel: &[u8]| [pixel[0] >> 2, pixel[1] >> 2, pixel[2] >> 2];
-    Some(pairs.filter(|(x, y)| six(x) != six(y)).count())
 }
 
 #[cfg(test)]
@@ -107,7 +127,10 @@ mod tests {
         let b = picture(&[0, 0, 3, 1, 2, 4]);
         assert_eq!(different_pixels(&a, &a), Some(0));
         assert_eq!(different_pixels(&a, &b), Some(1));
-        assert_eq!(different_pixels(&a, &picture(&[0, 0, 0])), None);
+        assert_eq!(different_pixels(&a, &picture(&[0; 9])), None);
+        let doubled = picture(&[0, 0, 0, 80, 0, 0, 1, 2, 3, 0, 90, 0]);
+        assert_eq!(different_pixels(&a, &doubled), Some(2));
+        assert_eq!(different_pixels(&doubled, &a), Some(2));
     }
 
     #[test]

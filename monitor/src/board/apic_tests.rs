@@ -228,6 +228,35 @@ fn hpet_replaces_the_timer_and_drives_its_own_inputs() {
     assert!(!board.interrupt_pending());
 }
 
+/// With legacy replacement the RTC has lost IRQ 8 to the HPET; its alarm comes as RTC_STS.
+#[test]
+fn an_alarm_behind_the_hpet_is_an_acpi_event() {
+    let (mut board, clock) = board();
+    mask_pics(&mut board);
+    redirect(&mut board, 8, 0x48);
+    redirect(&mut board, 9, 0xa000 | 0x59);
+    local(&mut board, SVR, 0x1ff);
+    write(&mut board, HPET_BASE + 0x10, 3);
+    board.port_out(0xb2, 1, 0xf1);
+    board.port_out(PM_BASE + 2, 2, 0x400);
+    // Any hour, any minute, second 23; the clock shows 22:13:20.
+    for (index, value) in [(1, 0x23), (3, 0xff), (5, 0xff), (0x0b, 0x22)] {
+        board.port_out(0x70, 1, index);
+        board.port_out(0x71, 1, value);
+    }
+    assert_eq!(board.next_deadline(), Some(3_000_000_000));
+    clock.advance(2_999_999_999);
+    board.run_timers();
+    assert!(!board.interrupt_pending());
+    clock.advance(1);
+    board.run_timers();
+    assert_eq!(board.acknowledge(), 0x59, "the SCI, not IRQ 8");
+    assert_eq!(board.port_in(PM_BASE, 2) & 0x400, 0x400);
+    board.port_out(PM_BASE, 2, 0x400);
+    local(&mut board, EOI, 0);
+    assert!(!board.interrupt_pending());
+}
+
 #[test]
 fn a_deadline_of_the_local_timer_is_the_boards_deadline() {
     let (mut board, clock) = board();

@@ -49,6 +49,8 @@ pub(super) struct Chips {
     levels: u32,
     /// The levels of the HPET's own I/O APIC inputs.
     hpet_levels: u32,
+    /// The RTC's output, which the power management sees too.
+    rtc_level: bool,
 }
 
 impl core::fmt::Debug for Chips {
@@ -115,6 +117,7 @@ impl Chips {
             smbus: Smbus::default(),
             levels: 0,
             hpet_levels: 0,
+            rtc_level: false,
         };
         chips.advance(clock.now_ns());
         chips
@@ -211,16 +214,14 @@ impl Chips {
         // Outputs that share a line are wired together.
         let mut levels = 0u32;
         let mut drive = |line: u8, high: bool| levels |= u32::from(high) << line;
+        let rtc = self.rtc.irq();
+        let rtc_was = std::mem::replace(&mut self.rtc_level, rtc);
+        if rtc && !rtc_was {
+            self.pm.rtc_asserted();
+        }
         let legacy = self.apic.hpet.legacy_replacement();
         drive(IRQ_TIMER, legacy && self.apic.hpet.irq(0));
-        drive(
-            IRQ_RTC,
-            if legacy {
-                self.apic.hpet.irq(1)
-            } else {
-                self.rtc.irq()
-            },
-        );
+        drive(IRQ_RTC, if legacy { self.apic.hpet.irq(1) } else { rtc });
         drive(IRQ_KEYBOARD, self.keyboard.irq());
         drive(IRQ_MOUSE, self.keyboard.aux_irq());
         drive(IRQ_SCI, self.pm.irq() || self.smbus.irq());

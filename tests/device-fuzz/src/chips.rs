@@ -18,6 +18,7 @@ use ring3_devices::pci::{
 use ring3_devices::pic::PicPair;
 use ring3_devices::pit::Pit;
 use ring3_devices::rtc::Rtc;
+use ring3_devices::smbus::Smbus;
 use ring3_devices::uart::Uart;
 use ring3_devices::vga::Vga;
 
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Box<dyn Target>> {
         Box::new(Port92Target::from(Port92::default())),
         Box::new(PciTarget::from(Pci::default())),
         Box::new(AcpiTarget::from(AcpiPm::new(TimerWidth::Bits24))),
+        Box::new(SmbusTarget::from(Smbus::default())),
         Box::new(DmaTarget::from((DmaPair::new(), Ram::new()))),
         Box::new(VgaTarget::from(Vga::new())),
         Box::new(ParallelTarget::from(ParallelPort::default())),
@@ -349,10 +351,29 @@ target!(
             match n % 4 {
                 0 => chip.press_power_button(),
                 1 => chip.wake(),
+                2 => chip.rtc_asserted(),
                 _ => chip.raise_gpe((n >> 8) as u8),
             }
         }
         _ = (chip.irq(), chip.acpi_enabled(), chip.take_sleep_request());
+    }
+);
+
+target!(
+    SmbusTarget,
+    "smbus",
+    Smbus,
+    {
+        fn ports(&self) -> u16 {
+            16
+        }
+        fn commands(&self) -> &'static [u8] {
+            &[0x40, 0x48, 0x54, 0x41, 0x02, 0x1e]
+        }
+    },
+    |chip, now, op| {
+        port_op(chip, now, op);
+        _ = chip.irq();
     }
 );
 
