@@ -79,6 +79,10 @@ deviations! {
         "DR7.GD does nothing (SDM 3B 18.2.4)";
     NO_ALIGNMENT_CHECK: "no-alignment-check",
         "there is no #AC (SDM 3A 6.15, interrupt 17)";
+    PUSH_AS_SUPERVISOR: "push-as-supervisor",
+        "ring 3 pushes of far CALL and INT are made with supervisor rights: U/S is clear in the error code (SDM 3A 4.6.1)";
+    NO_SIMD_EXCEPTIONS: "no-simd-exceptions",
+        "there is no #XM (SDM 3A 6.15, interrupt 19)";
     MODIFY_READS_FIRST: "modify-reads-first",
         "read-modify-write instructions read as reads: W/R is clear in the error code, and A is set although the write is refused";
 }

@@ -5,6 +5,7 @@ use crate::row::Table;
 mod alignment;
 mod changing_code;
 mod debug;
+mod delivery;
 mod gates;
 mod limits;
 mod paging;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Table> {
         limits::tables,
         wrap::tables,
         gates::tables,
+        delivery::tables,
         tasks::tables,
         v86::tables,
         priority::tables,

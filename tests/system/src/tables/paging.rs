@@ -2,7 +2,7 @@
 
 use crate::deviation;
 use crate::layout as at;
-use crate::row::{Field, NXE, PSE, Row, Table, WP};
+use crate::row::{Field, NXE, PGE, PSE, Row, Table, WP};
 use iced_x86::code_asm::{al, byte_ptr, ebx, ecx};
 
 const P: u64 = 1;
@@ -11,6 +11,7 @@ const U: u64 = 4;
 const A: u64 = 0x20;
 const D: u64 = 0x40;
 const PS: u64 = 0x80;
+const G: u64 = 0x100;
 const NX: u64 = 1 << 63;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,10 @@ enum Style {
 #[derive(Clone, Copy, Debug)]
 struct Case {
     style: Style,
-    /// CR0.WP, EFER.NXE, CR4.SMEP.
+    /// CR0.WP, EFER.NXE, CR4.PGE, CR4.SMEP.
     wp: bool,
     nxe: bool,
+    pge: bool,
     smep: bool,
     user: bool,
     access: Access,
@@ -139,10 +141,11 @@ fn expect_entries(row: &mut Row, c: &Case, done: bool) {
 
 fn row(c: &Case) -> Row {
     let mut row = Row::new(format!(
-        "{:?}{}{}{} {} {:?} pde {:x} pte {:x?}",
+        "{:?}{}{}{}{} {} {:?} pde {:x} pte {:x?}",
         c.style,
         if c.wp { " WP" } else { "" },
         if c.nxe { " NXE" } else { "" },
+        if c.pge { " PGE" } else { "" },
         if c.smep { " SMEP" } else { "" },
         if c.user { "user" } else { "supervisor" },
         c.access,
@@ -155,7 +158,7 @@ fn row(c: &Case) -> Row {
         Style::Pae => row.pae(),
     };
     row.cr0 |= if c.wp { WP } else { 0 };
-    row.cr4 |= PSE;
+    row.cr4 |= PSE | if c.pge { PGE } else { 0 };
     row.efer = if c.nxe { NXE } else { 0 };
     if c.smep {
         // The kernel's own pages are user pages: the row turns SMEP on when nothing of them is left
@@ -246,11 +249,13 @@ fn supervisor_identity(row: &mut Row, style: Style) {
     }
 }
 
+/// Every combination of P, R/W, U/S and XD in both entries, PS, WP, NXE, PAE, PGE with G, ring and
+/// access.
 fn combinations() -> Vec<Row> {
     let mut rows = Vec::new();
-    let low = |bits: u64| bits; // P, W, U in every combination
     for style in [Style::Bits32, Style::Pae] {
-        for (wp, nxe) in [(false, false), (true, false), (false, true), (true, true)] {
+        for bits in 0..8u32 {
+            let (wp, nxe, pge) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
             if style == Style::Bits32 && nxe {
                 continue;
             }
@@ -260,44 +265,25 @@ fn combinations() -> Vec<Row> {
                         style,
                         wp,
                         nxe,
+                        pge,
                         smep: false,
                         user,
                         access,
                         pde: 0,
                         pte: None,
                     };
-                    let nx_values: &[(u64, u64)] = if style == Style::Pae {
-                        &[(0, 0), (NX, 0), (0, NX)]
-                    } else {
-                        &[(0, 0)]
-                    };
-                    for &(nx1, nx2) in nx_values {
-                        // Bit 63 off is tried with everything, bit 63 on with what it bears on.
-                        for pde in 0..8 {
-                            for pte in 0..8 {
-                                let odd = nx1 | nx2 != 0;
-                                if odd && (pde | U != 7 || pte | U != 7) {
-                                    continue;
-                                }
-                                if pde & P == 0 && pte != 7 {
-                                    continue;
-                                }
-                                rows.push(row(&Case {
-                                    pde: low(pde) | nx1,
-                                    pte: Some(low(pte) | nx2),
-                                    ..base
-                                }));
-                            }
-                        }
-                    }
-                    for pde in 0..8 {
+                    let nx: &[u64] = if style == Style::Pae { &[0, NX] } else { &[0] };
+                    let global = if pge { G } else { 0 };
+                    for (pde, nx1) in (0..8).flat_map(|e| nx.iter().map(move |nx| (e, nx))) {
+                        let pde = pde | nx1;
                         rows.push(row(&Case {
-                            pde: pde | PS,
+                            pde: pde | PS | global,
                             ..base
                         }));
-                        if style == Style::Pae {
+                        for (pte, nx2) in (0..8).flat_map(|e| nx.iter().map(move |nx| (e, nx))) {
                             rows.push(row(&Case {
-                                pde: pde | PS | NX,
+                                pde,
+                                pte: Some(pte | nx2 | global),
                                 ..base
                             }));
                         }
@@ -317,6 +303,7 @@ fn combinations() -> Vec<Row> {
                             style,
                             wp: true,
                             nxe,
+                            pge: false,
                             smep: true,
                             user,
                             access,
@@ -343,6 +330,7 @@ fn accessed_and_dirty() -> Vec<Row> {
                         style,
                         wp: true,
                         nxe: false,
+                        pge: false,
                         smep: false,
                         user,
                         access,
@@ -382,6 +370,7 @@ fn reserved() -> Vec<Row> {
                 style,
                 wp: true,
                 nxe: true,
+                pge: false,
                 smep: false,
                 user,
                 access,
@@ -478,6 +467,7 @@ fn ignored() -> Vec<Row> {
                     style,
                     wp: true,
                     nxe: true,
+                    pge: false,
                     smep: false,
                     user: true,
                     access,
@@ -500,6 +490,7 @@ fn ignored() -> Vec<Row> {
                 style: Style::Bits32,
                 wp: true,
                 nxe: false,
+                pge: false,
                 smep: false,
                 user,
                 access,
@@ -524,6 +515,7 @@ fn pdpt() -> Vec<Row> {
                 style: Style::Pae,
                 wp: false,
                 nxe: false,
+                pge: false,
                 smep: false,
                 user,
                 access,

@@ -16,6 +16,14 @@ enum Register {
     Gs = 5,
 }
 
+const REGISTERS: [Register; 5] = [
+    Register::Es,
+    Register::Ss,
+    Register::Ds,
+    Register::Fs,
+    Register::Gs,
+];
+
 impl Register {
     fn field(self) -> Field {
         match self {
@@ -86,30 +94,23 @@ fn loads() -> Vec<Row> {
         for dpl in 0..4u8 {
             for cpl in 0..4u8 {
                 for rpl in 0..4u8 {
-                    for reg in [Register::Ds, Register::Ss] {
-                        rows.push(load(reg, access, dpl, true, cpl, rpl));
-                    }
-                    let corner = |v: u8| v == 0 || v == 3;
-                    if corner(dpl) && corner(cpl) && corner(rpl) {
-                        for reg in [Register::Ds, Register::Ss] {
-                            rows.push(load(reg, access, dpl, false, cpl, rpl));
-                        }
-                        for reg in [Register::Es, Register::Fs, Register::Gs] {
-                            rows.push(load(reg, access, dpl, true, cpl, rpl));
+                    for present in [true, false] {
+                        for reg in REGISTERS {
+                            rows.push(load(reg, access, dpl, present, cpl, rpl));
                         }
                     }
                 }
             }
         }
     }
+    rows
+}
+
+/// Selectors that name nothing, and the other instructions that load.
+fn other_loads() -> Vec<Row> {
+    let mut rows = Vec::new();
     // Null selectors, and selectors beyond a table.
-    for reg in [
-        Register::Es,
-        Register::Ss,
-        Register::Ds,
-        Register::Fs,
-        Register::Gs,
-    ] {
+    for reg in REGISTERS {
         for cpl in [0u8, 3] {
             for (selector, inside) in [
                 (0u16, true),
@@ -162,36 +163,70 @@ fn loads() -> Vec<Row> {
         ("LFS", &[0x0f, 0xb4, 0x0b], Register::Fs),
         ("LGS", &[0x0f, 0xb5, 0x0b], Register::Gs),
     ] {
-        for good in [true, false] {
-            let mut row = Row::new(format!(
-                "{name}: {}",
-                if good { "taken" } else { "refused" }
-            ));
-            let access = if good { kind::DATA_W } else { kind::CODE_X };
-            row.descriptor(SELECTOR, segment(0, 0xf_ffff, access, 0, true, 12));
-            let pops = name.starts_with("POP");
-            row.gpr[3] = at::DATA;
-            row.put32(at::DATA, 0x1234_5678);
-            row.put32(at::DATA + 4, u32::from(SELECTOR));
-            row.gpr[4] = at::ROW_STACK - 0x20;
-            row.put32(at::ROW_STACK - 0x20, 0xabcd_0000 | u32::from(SELECTOR));
-            let eip = row.bytes(bytes);
-            if good {
-                row.bytes(&[0x90]);
-                row.ends();
-                row.expect(reg.field(), u32::from(SELECTOR));
-                if pops {
-                    row.expect(Field::Esp, at::ROW_STACK - 0x1c);
-                } else {
-                    row.expect(Field::Gpr(1), 0x1234_5678);
-                }
-            } else {
-                row.stop();
-                row.fault(13, Some(u32::from(SELECTOR)), eip);
-                row.expect(Field::Esp, at::ROW_STACK - 0x20);
-                row.expect(Field::Gpr(1), row.gpr[1]);
+        for access in 0..32u8 {
+            for present in [true, false] {
+                rows.push(by_instruction(name, bytes, reg, access, present));
             }
-            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// Ring 0, DPL 0, RPL 0.
+fn by_instruction(name: &str, bytes: &[u8], reg: Register, access: u8, present: bool) -> Row {
+    let mut row = Row::new(format!("{name}: type {access:#x} P {present}"));
+    // Expand-down: everything from 1000H.
+    let limit = if access & 0x1c == 0x14 { 0 } else { 0xf_ffff };
+    row.descriptor(SELECTOR, segment(0, limit, access, 0, present, 12));
+    row.gpr[3] = at::DATA;
+    row.put32(at::DATA, 0x1234_5678);
+    row.put32(at::DATA + 4, u32::from(SELECTOR));
+    row.gpr[4] = at::ROW_STACK - 0x20;
+    row.put32(at::ROW_STACK - 0x20, 0xabcd_0000 | u32::from(SELECTOR));
+    let eip = row.bytes(bytes);
+    if let Some(vector) = load_fault(reg, access, 0, present, 0, 0) {
+        row.stop();
+        row.fault(vector, Some(u32::from(SELECTOR)), eip);
+        row.expect(Field::Esp, at::ROW_STACK - 0x20);
+        row.expect(Field::Gpr(1), row.gpr[1]);
+    } else {
+        row.bytes(&[0x90]); // the shadow of POP SS
+        row.ends();
+        row.expect(reg.field(), u32::from(SELECTOR));
+        if name.starts_with("POP") {
+            row.expect(Field::Esp, at::ROW_STACK - 0x1c);
+        } else {
+            row.expect(Field::Gpr(1), 0x1234_5678);
+        }
+    }
+    row
+}
+
+/// The same rules for descriptors of the LDT: ring 3, DPL 3, RPL 3.
+fn local_loads() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let selector = SELECTOR | 7;
+    for reg in REGISTERS {
+        for access in 0..32u8 {
+            for present in [true, false] {
+                let mut row = Row::new(format!("MOV {reg:?}, LDT: type {access:#x} P {present}"));
+                row = row.cpl(3);
+                let limit = if access & 0x1c == 0x14 { 0 } else { 0xf_ffff };
+                row.descriptor(selector, segment(0, limit, access, 3, present, 12));
+                row.gpr[0] = u32::from(selector);
+                let eip = row.bytes(&[0x8e, 0xc0 | (reg as u8) << 3]);
+                if let Some(vector) = load_fault(reg, access, 3, present, 3, 3) {
+                    row.stop();
+                    row.fault(vector, Some(u32::from(selector & !3)), eip);
+                } else {
+                    row.bytes(&[0x90]);
+                    row.ends();
+                    row.expect(reg.field(), u32::from(selector));
+                    let entry = at::LDT + u32::from(selector & !7) + 4;
+                    row.expect_bits(Field::Mem(entry), 0x100, 0x100);
+                }
+                rows.push(row);
+            }
         }
     }
     rows
@@ -309,10 +344,11 @@ fn queries() -> Vec<Row> {
 /// The tables.
 pub fn tables() -> Vec<Table> {
     vec![
+        Table::new("segment-loads", "SDM 3A 5.4-5.7; vol. 2, MOV", loads()),
         Table::new(
-            "segment-loads",
-            "SDM 3A 3.4.2, 5.4-5.7; vol. 2, MOV, POP, LDS",
-            loads(),
+            "selector-loads",
+            "SDM 3A 3.4.2-3.4.4, 3.5.1; vol. 2, MOV, POP, LDS",
+            other_loads().into_iter().chain(local_loads()).collect(),
         ),
         Table::new("lldt", "SDM 3A 2.4.2, 3.5.1; vol. 2, LLDT", ldt()),
         Table::new(

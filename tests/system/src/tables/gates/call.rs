@@ -1,10 +1,10 @@
 //! Call gates.
 
-use super::{GATE, TARGET_SEL, far};
+use super::{CODE_KINDS, GATE, TARGET_SEL, far, is_conforming};
 use crate::descriptor::{flag, gate, kind, segment};
 use crate::deviation;
 use crate::layout as at;
-use crate::row::{Field, Row, Table, deviate};
+use crate::row::{Field, Row, Table};
 
 /// Call gates. 5.8.3 to 5.8.5; vol. 2, CALL and JMP.
 fn call_gates() -> Vec<Row> {
@@ -43,9 +43,9 @@ fn call_gates() -> Vec<Row> {
         for wide in [true, false] {
             for cpl in 0..4u8 {
                 for dpl in 0..4u8 {
-                    for k in [kind::CODE_R, kind::CONFORMING, kind::DATA_W, kind::LDT] {
+                    for k in CODE_KINDS.into_iter().chain([kind::DATA_W, kind::LDT]) {
                         for present in [true, false] {
-                            if k < kind::CODE_R && (!present || !wide) {
+                            if k < kind::CODE_X && (!present || !wide) {
                                 continue;
                             }
                             rows.push(through_gate(name, opcode, wide, cpl, dpl, k, present));
@@ -100,7 +100,7 @@ fn through_gate(name: &str, opcode: u8, wide: bool, cpl: u8, dpl: u8, k: u8, pre
     let eip = row.bytes(&far(opcode, GATE, 0xdead_beef));
     let next = row.stop();
     let error = u32::from(TARGET_SEL);
-    let conforming = k == kind::CONFORMING;
+    let conforming = is_conforming(k);
     let is_code = k & 0x18 == 0x18;
     // CALL: DPL ≤ CPL. JMP: conforming DPL ≤ CPL, nonconforming DPL = CPL.
     let allowed = is_code && dpl <= cpl && (call || conforming || dpl == cpl);
@@ -110,9 +110,11 @@ fn through_gate(name: &str, opcode: u8, wide: bool, cpl: u8, dpl: u8, k: u8, pre
     }
     if !present {
         row.fault(11, Some(error), eip);
+        row.deviation = (!call).then_some(deviation::JMP_GATE_ABSENT);
         return row;
     }
     row.fault(6, None, target);
+    row.deviation = (call && conforming && dpl < cpl).then_some(deviation::GATE_CONFORMING);
     let new_cpl = if conforming { cpl } else { dpl };
     row.expect(Field::Cs, u32::from(TARGET_SEL | u16::from(new_cpl)));
     let width = if wide { 4 } else { 2 };
@@ -156,43 +158,11 @@ fn through_gate(name: &str, opcode: u8, wide: bool, cpl: u8, dpl: u8, k: u8, pre
     row
 }
 
-/// CPL and DPL as a row's name has them.
-fn levels(name: &str) -> (u8, u8) {
-    let number = |after: &str| {
-        let digit = name
-            .split(after)
-            .nth(1)
-            .and_then(|rest| rest.bytes().next());
-        digit.map_or(0, |d| d - b'0')
-    };
-    (number("CPL "), number("DPL "))
-}
-
-/// True if a JMP of these levels may enter the segment: conforming or of the same level.
-fn may_jump(name: &str) -> bool {
-    let (cpl, dpl) = levels(name);
-    if name.contains("0x1e") {
-        dpl <= cpl
-    } else {
-        dpl == cpl
-    }
-}
-
 /// The table.
 pub(super) fn table() -> Table {
-    let mut rows = call_gates();
-    deviate(&mut rows, deviation::JMP_GATE_ABSENT, |name| {
-        // Present segments of this kind may be entered; absent ones are refused too early.
-        name.starts_with("JMP ")
-            && name.ends_with("P false")
-            && name.contains(" gate to type 0x1")
-            && may_jump(name)
-    });
-    deviate(&mut rows, deviation::GATE_CONFORMING, |name| {
-        name.starts_with("CALL ") && name.contains("to type 0x1e") && name.ends_with("P true") && {
-            let (cpl, dpl) = levels(name);
-            dpl < cpl
-        }
-    });
-    Table::new("call-gates", "SDM 3A 5.8.3-5.8.4; vol. 2, CALL, JMP", rows)
+    Table::new(
+        "call-gates",
+        "SDM 3A 5.8.3-5.8.4; vol. 2, CALL, JMP",
+        call_gates(),
+    )
 }

@@ -1,6 +1,6 @@
 //! Far JMP and CALL straight to a code segment; what sets its accessed bit.
 
-use super::{GATE, TARGET_SEL, code, far};
+use super::{CODE_KINDS, GATE, TARGET_SEL, code, far, is_conforming};
 use crate::descriptor::{flag, gate, kind, segment};
 use crate::deviation;
 use crate::layout as at;
@@ -13,11 +13,8 @@ fn direct() -> Vec<Row> {
         for cpl in 0..4u8 {
             for rpl in 0..4u8 {
                 for dpl in 0..4u8 {
-                    for k in [kind::CODE_X, kind::CODE_R, kind::CONFORMING] {
+                    for k in CODE_KINDS {
                         for present in [true, false] {
-                            if k == kind::CODE_X && !present {
-                                continue;
-                            }
                             let mut row = Row::new(format!(
                                 "{name}: CPL {cpl} RPL {rpl} DPL {dpl} type {k:#x} P {present}"
                             ))
@@ -28,7 +25,7 @@ fn direct() -> Vec<Row> {
                             let eip = row.bytes(&far(opcode, selector, at::TARGET));
                             let next = row.stop();
                             // Conforming: DPL ≤ CPL. Else RPL ≤ CPL and DPL = CPL.
-                            let allowed = if k == kind::CONFORMING {
+                            let allowed = if is_conforming(k) {
                                 dpl <= cpl
                             } else {
                                 rpl <= cpl && dpl == cpl
@@ -36,10 +33,10 @@ fn direct() -> Vec<Row> {
                             let access = at::GDT + u32::from(TARGET_SEL) + 4;
                             if !allowed {
                                 row.fault(13, Some(u32::from(TARGET_SEL)), eip);
-                                row.expect_bits(Field::Mem(access), 0x100, 0);
+                                row.expect_bits(Field::Mem(access), 0x100, u32::from(k & 1) << 8);
                             } else if !present {
                                 row.fault(11, Some(u32::from(TARGET_SEL)), eip);
-                                row.expect_bits(Field::Mem(access), 0x100, 0);
+                                row.expect_bits(Field::Mem(access), 0x100, u32::from(k & 1) << 8);
                             } else {
                                 // The selector is loaded with RPL = CPL.
                                 row.fault(6, None, at::TARGET);
@@ -81,7 +78,7 @@ fn direct() -> Vec<Row> {
             row.fault(13, Some(error), eip);
             rows.push(row);
         }
-        // Through memory, 16- and 32-bit offsets; the offset is checked against the new limit.
+        // The offset is checked against the new limit.
         for (limit, inside) in [(0x1000, true), (0xfff, false)] {
             let mut row = Row::new(format!("{name}: limit {limit:#x}"));
             row.descriptor(

@@ -1,6 +1,6 @@
 //! INT n, INT3, INTO, INT1 and exceptions through interrupt and trap gates.
 
-use super::{TARGET_SEL, code};
+use super::{CODE_KINDS, TARGET_SEL, code, is_conforming};
 use crate::descriptor::{gate, kind, segment};
 use crate::deviation;
 use crate::layout as at;
@@ -106,7 +106,7 @@ fn interrupt_gates() -> Vec<Row> {
     // The handler's code segment.
     for cpl in 0..4u8 {
         for dpl in 0..4u8 {
-            for k in [kind::CODE_R, kind::CONFORMING, kind::DATA_W, kind::LDT] {
+            for k in CODE_KINDS.into_iter().chain([kind::DATA_W, kind::LDT]) {
                 for present in [true, false] {
                     let mut row = Row::new(format!(
                         "handler's segment type {k:#x}: CPL {cpl} DPL {dpl} P {present}"
@@ -135,7 +135,7 @@ fn interrupt_gates() -> Vec<Row> {
                         row.expect(Field::Esp, at::ROW_STACK);
                     } else {
                         row.fault(6, None, at::TARGET);
-                        let new_cpl = if k == kind::CONFORMING { cpl } else { dpl };
+                        let new_cpl = if is_conforming(k) { cpl } else { dpl };
                         row.expect(Field::Cs, u32::from(TARGET_SEL | u16::from(new_cpl)));
                         let top = if new_cpl == cpl {
                             at::ROW_STACK - 12

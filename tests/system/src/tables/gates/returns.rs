@@ -1,6 +1,6 @@
 //! Far RET, and the outer stack that RETF and IRET return to.
 
-use super::{STACK_SEL, TARGET_SEL, code};
+use super::{CODE_KINDS, STACK_SEL, TARGET_SEL, code, is_conforming};
 use crate::descriptor::{flag, kind, segment};
 use crate::deviation;
 use crate::layout as at;
@@ -12,7 +12,7 @@ fn returns() -> Vec<Row> {
     for cpl in 0..4u8 {
         for rpl in 0..4u8 {
             for dpl in 0..4u8 {
-                for k in [kind::CODE_R, kind::CONFORMING] {
+                for k in CODE_KINDS {
                     for present in [true, false] {
                         let mut row = Row::new(format!(
                             "RETF: CPL {cpl} RPL {rpl} DPL {dpl} type {k:#x} P {present}"
@@ -41,7 +41,7 @@ fn returns() -> Vec<Row> {
                         row.stop();
                         // RPL ≥ CPL; conforming DPL ≤ RPL, nonconforming DPL = RPL.
                         let allowed = rpl >= cpl
-                            && if k == kind::CONFORMING {
+                            && if is_conforming(k) {
                                 dpl <= rpl
                             } else {
                                 dpl == rpl
