@@ -132,17 +132,19 @@ fn iret_protected<E: Env>(
     size: OperandSize,
 ) -> Result<(), Fault> {
     let mut stack = Stack::current(st);
-    // Ring 3 frames are five slots; reading them at once must not fault for a three-slot frame.
-    let (eip, cs_selector, flags, outer) =
-        if size == OperandSize::Dword && st.cpl != 3 && stack.same_page(20) {
-            let mut whole = stack;
-            let [eip, cs, flags, esp, ss] = whole.pop_all(st, env, size)?;
-            stack.release(12);
-            (eip, cs as u16, flags, Some((esp, ss)))
-        } else {
-            let [eip, cs, flags] = stack.pop_all(st, env, size)?;
-            (eip, cs as u16, flags, None)
-        };
+    // Ring 3 frames are five slots; reading them at once must not fault for a three-slot frame, nor
+    // meet a breakpoint beyond it.
+    let at_once =
+        size == OperandSize::Dword && st.cpl != 3 && stack.same_page(20) && !st.breakpoints_armed();
+    let (eip, cs_selector, flags, outer) = if at_once {
+        let mut whole = stack;
+        let [eip, cs, flags, esp, ss] = whole.pop_all(st, env, size)?;
+        stack.release(12);
+        (eip, cs as u16, flags, Some((esp, ss)))
+    } else {
+        let [eip, cs, flags] = stack.pop_all(st, env, size)?;
+        (eip, cs as u16, flags, None)
+    };
     // IF tempEFLAGS(VM) = 1 and CPL = 0, THEN RETURN-TO-VIRTUAL-8086-MODE.
     if size == OperandSize::Dword && flags & eflags::VM != 0 && st.cpl == 0 {
         return iret_to_v86(st, env, stack, eip, cs_selector, flags);

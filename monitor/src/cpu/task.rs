@@ -285,13 +285,15 @@ fn read_image<E: Env>(
     base: LinAddr,
     new32: bool,
 ) -> Result<Image, Fault> {
+    // The link and the inner stacks before it are not looked at.
     let mut raw = [0u8; 0x68];
-    let len = if new32 {
-        raw.len()
+    let fields = if new32 {
+        0x1c..raw.len()
     } else {
-        TSS16_LIMIT as usize + 1
+        0x0e..TSS16_LIMIT as usize + 1
     };
-    env.read(st, base, &mut raw[..len], Privilege::Supervisor)?;
+    let at = base.add32(fields.start as u32);
+    env.read(st, at, &mut raw[fields], Privilege::Supervisor)?;
     let word = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
     let dword = |at: usize| u32::from(word(at)) | u32::from(word(at + 2)) << 16;
     Ok(if new32 {

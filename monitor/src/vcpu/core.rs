@@ -122,8 +122,18 @@ impl Core {
             self.leave = true;
             return;
         }
+        self.debug.begin_event();
         if deliver(st, self, event) == Delivery::Shutdown {
             self.shutdown = true;
+        }
+        self.debug.end_event();
+    }
+
+    /// Tells the debugger of an access, if a breakpoint could see it.
+    #[inline]
+    fn note(&mut self, st: &GuestState, at: u32, len: usize, access: Access) {
+        if st.breakpoints_armed() {
+            self.debug.note(st, at, len as u32, access == Access::Write);
         }
     }
 
@@ -352,12 +362,14 @@ impl Env for Core {
         let lin = at.0 as u32;
         if (lin as usize & 0xfff) + buf.len() <= PAGE_SIZE as usize {
             let pa = self.resolve(st, lin, Access::Read, who)?;
+            self.note(st, lin, buf.len(), Access::Read);
             self.read_physical(pa, buf);
             return Ok(());
         }
         for (lin, _, _) in pieces(at, buf.len()) {
             self.resolve(st, lin, Access::Read, who)?;
         }
+        self.note(st, lin, buf.len(), Access::Read);
         for (lin, offset, len) in pieces(at, buf.len()) {
             let pa = self.resolve(st, lin, Access::Read, who)?;
             self.read_physical(pa, &mut buf[offset..offset + len]);
@@ -375,12 +387,14 @@ impl Env for Core {
         let lin = at.0 as u32;
         if (lin as usize & 0xfff) + data.len() <= PAGE_SIZE as usize {
             let pa = self.resolve(st, lin, Access::Write, who)?;
+            self.note(st, lin, data.len(), Access::Write);
             self.write_physical(st, pa, data);
             return Ok(());
         }
         for (lin, _, _) in pieces(at, data.len()) {
             self.resolve(st, lin, Access::Write, who)?;
         }
+        self.note(st, lin, data.len(), Access::Write);
         for (lin, offset, len) in pieces(at, data.len()) {
             let pa = self.resolve(st, lin, Access::Write, who)?;
             self.write_physical(st, pa, &data[offset..offset + len]);

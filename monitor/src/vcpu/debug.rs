@@ -5,11 +5,14 @@
 //! - instruction breakpoints are faults, found before the instruction unless RF is set;
 //! - data and I/O breakpoints are traps. What an instruction is about to access is computed from
 //!   its operands and the registers before it runs; the trap comes after it has completed;
+//! - what the processor accesses for itself (descriptor tables, task states, the frames of events
+//!   and far transfers) is noted as it happens: [`Debugger::note`]. After an event that met a
+//!   breakpoint the trap comes before the handler's first instruction: [`overdue`];
 //! - after MOV SS and POP SS traps wait for one more instruction, and instruction breakpoints
 //!   there are not seen.
 //!
-//! Left out: accesses of event delivery, task switches and descriptor loads; the displacement that
-//! a register bit offset adds to BT and the like.
+//! Left out: accesses to page tables; the displacement that a register bit offset adds to BT and the
+//! like.
 
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::operand::segment_register;
@@ -34,7 +37,7 @@ pub struct Debugger {
     factory: InstructionInfoFactory,
     /// B0-B3 of the instruction that runs.
     hits: u64,
-    /// B0-B3 that wait because of the shadow of MOV SS.
+    /// B0-B3 that wait: because of the shadow of MOV SS, or for an event's handler.
     held: u64,
 }
 
@@ -54,11 +57,47 @@ impl Debugger {
         self.factory.info(insn).used_memory().iter().copied()
     }
 
-    /// A trap was held back by MOV SS.
+    /// A trap waits.
     #[must_use]
     pub fn waits(&self) -> bool {
         self.held != 0
     }
+
+    /// Notes an access that the monitor makes for the processor. Call it while DR7 enables any
+    /// breakpoint.
+    pub(super) fn note(&mut self, st: &GuestState, at: u32, len: u32, write: bool) {
+        self.hits |= met(st, at, len, write);
+    }
+
+    /// An event begins: an instruction that ends by it has met nothing.
+    pub(super) fn begin_event(&mut self) {
+        self.hits = 0;
+    }
+
+    /// An event has been delivered: what it met is due before its handler.
+    pub(super) fn end_event(&mut self) {
+        self.held |= core::mem::take(&mut self.hits);
+    }
+}
+
+/// B0-B3 of the data breakpoints that an access touches.
+fn met(st: &GuestState, at: u32, len: u32, write: bool) -> u64 {
+    enabled(st)
+        .filter(|b| {
+            (b.condition == Condition::ReadWrite || (write && b.condition == Condition::Write))
+                && b.touches(at, len)
+        })
+        .fold(0, |bits, b| bits | b.bit)
+}
+
+/// Raises the #DB of data breakpoints that the delivery of an event has met.
+pub(super) fn overdue(st: &mut GuestState, core: &mut Core) {
+    if core.shutdown || st.interrupt_shadow == shadow::SS {
+        return;
+    }
+    let bits = core::mem::take(&mut core.debug.held);
+    set_status(st, bits);
+    core.raise(st, Fault::plain(Vector::Db));
 }
 
 /// DR7's R/Wn.
@@ -195,7 +234,7 @@ pub(super) fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<In
 fn accesses(st: &GuestState, factory: &mut InstructionInfoFactory, insn: &Instruction) -> u64 {
     use Condition as C;
     let mut bits = 0;
-    if repeats_nothing(st, insn) {
+    if repeats_nothing(st, insn) || transfers_far(insn) {
         return 0;
     }
     if let Some((port, size)) = port_access(st, insn) {
@@ -212,13 +251,22 @@ fn accesses(st: &GuestState, factory: &mut InstructionInfoFactory, insn: &Instru
             continue;
         };
         let size = (operand_size(insn, memory).size() as u32).max(1);
-        let met = enabled(st).filter(|b| {
-            (b.condition == C::ReadWrite || (writes && b.condition == C::Write))
-                && b.touches(at as u32, size)
-        });
-        bits |= met.fold(0, |bits, b| bits | b.bit);
+        bits |= met(st, at as u32, size, writes);
     }
     bits
+}
+
+/// Transfers whose accesses depend on descriptors: these are noted as they happen.
+fn transfers_far(insn: &Instruction) -> bool {
+    use Mnemonic as M;
+    insn.is_call_far()
+        || insn.is_call_far_indirect()
+        || insn.is_jmp_far()
+        || insn.is_jmp_far_indirect()
+        || matches!(
+            insn.mnemonic(),
+            M::Retf | M::Iret | M::Iretd | M::Int | M::Int3 | M::Int1 | M::Into
+        )
 }
 
 /// A repeated string instruction with a count of zero accesses nothing.

@@ -66,10 +66,17 @@ impl Vcpu {
     fn run_loop(&mut self, stop_at: Option<u32>, until_halt: bool) -> Option<VcpuExit> {
         let mut tail: Option<u32> = None;
         loop {
+            let (st, core) = self.parts_mut();
+            if core.debug.waits() {
+                debug::overdue(st, core); // traps come before interrupts
+            }
             if let Some(exit) = self.look_around() {
                 return Some(exit);
             }
             let (st, core) = self.parts_mut();
+            if core.debug.waits() && st.interrupt_shadow == 0 {
+                continue; // the interrupt's delivery met a breakpoint
+            }
             if st.halted != 0 {
                 if until_halt {
                     return None;

@@ -83,6 +83,10 @@ deviations! {
         "ring 3 pushes of far CALL and INT are made with supervisor rights: U/S is clear in the error code (SDM 3A 4.6.1)";
     NO_SIMD_EXCEPTIONS: "no-simd-exceptions",
         "there is no #XM (SDM 3A 6.15, interrupt 19)";
+    EVENT_BREAKPOINT: "event-breakpoint",
+        "QEMU aborts when a data breakpoint is met while an event is delivered (SDM 3B 18.3.1.2)";
+    BREAK_BEFORE_FAULT: "break-before-fault",
+        "an instruction that meets a data breakpoint and then faults raises #DB (SDM 3B 18.3.1.2: after it has executed)";
     MODIFY_READS_FIRST: "modify-reads-first",
         "read-modify-write instructions read as reads: W/R is clear in the error code, and A is set although the write is refused";
 }

@@ -4,6 +4,7 @@ use crate::row::{Field, Row, Table};
 
 mod breakpoints;
 mod flags;
+mod implicit;
 mod shadows;
 mod steps;
 
@@ -24,6 +25,7 @@ pub fn tables() -> Vec<Table> {
     vec![
         steps::table(),
         breakpoints::table(),
+        implicit::table(),
         shadows::table(),
         flags::table(),
     ]
