@@ -197,7 +197,7 @@ pub enum Boot {
     C,
     /// The first CD-ROM drive.
     D,
-    /// Ask on the screen.
+    /// Offer a menu for 2.5 seconds: Esc opens it
     Menu,
 }
 

@@ -174,6 +174,28 @@ fn memory_and_initrd_must_fit() {
 }
 
 #[test]
+fn firmware_that_is_none_is_named() {
+    let text = Temporary::new("firmware", b"not a BIOS");
+    let start = [
+        "run",
+        "--serial",
+        "none",
+        "--control",
+        "unix:/nonexistent/s",
+    ];
+    let with = |more: &[&str], words: &[&str]| refused(&[&start[..], more].concat(), words);
+    with(&["--bios", "/nonexistent/b"], &["/nonexistent/b"]);
+    with(&["--bios", text.path()], &[text.path(), "64 KiB"]);
+    with(&["--vgabios", text.path()], &[text.path(), "55h AAh"]);
+    with(&["--firmware", "none"], &["--kernel"]);
+    let kernel = ["--kernel", text.path(), "--boot", "c"];
+    assert_eq!(
+        ring3(&[&start[..], &kernel].concat()).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
 fn host_report_names_every_requirement() {
     let output = ring3(&["host"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -70,6 +70,44 @@ fn assembled(directory: &Path, name: &str) -> String {
     image.display().to_string()
 }
 
+/// `--boot menu`, with firmware and the VGA BIOS named on the command line.
+#[test]
+fn the_boot_menu_starts_what_is_chosen() {
+    let root = Cache::default_root().unwrap();
+    let part = |path: &str| {
+        let file = ring3_guests::package_file(&root, "seabios", path, Refresh::IfMissing);
+        file.unwrap_or_else(|e| panic!("{e}")).display().to_string()
+    };
+    let (bios, vga) = (
+        part("usr/share/seabios/bios-256k.bin"),
+        part("usr/share/seabios/vgabios-stdvga.bin"),
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let image = boot_sector(directory.path());
+    let disk = directory.path().join("disk");
+    std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let machine = Machine::start(&[
+        "--bios",
+        &bios,
+        "--vgabios",
+        &vga,
+        "--boot",
+        "menu",
+        "--memory",
+        "16M",
+        "--floppy",
+        &image,
+        "--disk",
+        disk.to_str().unwrap(),
+    ]);
+    machine.wait("boot menu");
+    machine.ctl(&["sendkey", "esc"]);
+    let menu = machine.wait(r"\d\. Floppy \[drive A\]");
+    let line = menu.lines().find(|l| l.contains("Floppy")).unwrap();
+    machine.ctl(&["type", &line.trim_start()[..1]]);
+    machine.wait("key\\?$");
+}
+
 #[test]
 fn the_bios_turns_the_machine_off_by_apm() {
     let directory = tempfile::tempdir().unwrap();

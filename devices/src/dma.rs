@@ -349,4 +349,42 @@ mod tests {
         assert!(dma.transfer(2, &mut [1], &mut Ram(vec![])).is_err());
         assert_eq!(dma.remaining(2), 3);
     }
+
+    /// 8237A, "Mode register": address decrement; verify transfers make no memory cycles.
+    #[test]
+    fn addresses_go_down_and_verify_moves_nothing() {
+        let (mut dma, mut ram) = channel_2(0x64);
+        assert_eq!(dma.transfer(2, &mut [1, 2, 3], &mut ram), Ok((3, false)));
+        assert_eq!(ram.0[0x2_fffc..0x2_ffff], [3, 2, 1]);
+        let (mut dma, mut ram) = channel_2(0x40);
+        assert_eq!(dma.direction(2), Direction::Verify);
+        assert_eq!(dma.transfer(2, &mut [7; 4], &mut ram), Ok((4, true)));
+        assert!(ram.0.iter().all(|byte| *byte == 0));
+    }
+
+    /// 8237A, "Software commands": clear first/last flip-flop, master clear, clear mask register;
+    /// "Request register".
+    #[test]
+    fn software_commands() {
+        let (mut dma, _) = channel_2(0x44);
+        assert_eq!(dma.read_byte(0, 4), 0xfe);
+        dma.write_byte(0, 12, 0);
+        assert_eq!((dma.read_byte(0, 4), dma.read_byte(0, 4)), (0xfe, 0xff));
+        dma.write_byte(0, 9, 0x05);
+        assert_eq!(dma.read_byte(0, 8), 0x20, "channel 1 is requested");
+        dma.write_byte(0, 9, 0x01);
+        assert_eq!(dma.read_byte(0, 8), 0);
+        dma.read_byte(0, 4);
+        dma.write_byte(0, 13, 0);
+        assert_eq!(dma.read_byte(0, 15), 0xff, "all masked");
+        assert_eq!(
+            dma.read_byte(0, 4),
+            0xfe,
+            "the low byte first, the address kept"
+        );
+        dma.write_byte(0, 14, 0);
+        assert_eq!(dma.read_byte(0, 15), 0xf0);
+        dma.write_byte(0, 15, 0x05);
+        assert_eq!(dma.read_byte(0, 15), 0xf5);
+    }
 }

@@ -378,4 +378,37 @@ mod tests {
         write(&mut hpet, 0, 0x10, 1);
         assert_eq!(hpet.next_deadline(), Some(21 * 100));
     }
+
+    /// IA-PC HPET 1.0a, 2.3.4-2.3.8: capabilities, and what of the configuration is writable.
+    #[test]
+    fn capabilities_and_configuration() {
+        let mut hpet = Hpet::new();
+        let capabilities = read(&mut hpet, 0, 0);
+        assert_eq!(capabilities >> 8 & 31, TIMERS as u64 - 1);
+        assert_eq!(capabilities >> 13 & 7, 0b101, "64 bits, legacy replacement");
+        write(&mut hpet, 0, 0x10, u64::MAX);
+        assert_eq!(read(&mut hpet, 0, 0x10), 3);
+        for (timer, periodic) in [(0, 0x10), (1, 0), (2, 0)] {
+            let config = read(&mut hpet, 0, 0x100 + 0x20 * timer);
+            assert_eq!(
+                (config & 0x30, config >> 32),
+                (0x20 | periodic, ROUTES.into())
+            );
+        }
+        write(&mut hpet, 0, 0x140, 5 << 9);
+        let route = read(&mut hpet, 0, 0x140) >> 9 & 31;
+        assert_ne!(route, 5, "no such input");
+    }
+
+    /// 2.3.7, 2.4.6: the counter is set while it is halted, by halves too.
+    #[test]
+    fn the_halted_counter_is_written_by_halves() {
+        let mut hpet = Hpet::new();
+        MmioDevice::write(&mut hpet, 0, 0xf4, &1u32.to_le_bytes());
+        MmioDevice::write(&mut hpet, 0, 0xf0, &7u32.to_le_bytes());
+        assert_eq!(read(&mut hpet, 0, 0xf0), 1 << 32 | 7);
+        let mut half = [0; 4];
+        MmioDevice::read(&mut hpet, 0, 0xf4, &mut half);
+        assert_eq!(half, [1, 0, 0, 0]);
+    }
 }

@@ -289,4 +289,38 @@ mod tests {
         );
         apic.set_line(99, true);
     }
+
+    /// 82093AA, 3.2.4: halves of an entry, its read-only bits, deliveries without a vector.
+    #[test]
+    fn entries_keep_what_is_writable() {
+        let mut apic = IoApic::new(1);
+        write(&mut apic, 0x10 + 2 * 23, 0xffff_ffff);
+        write(&mut apic, 0x11 + 2 * 23, 0xffff_ffff);
+        assert_eq!(read(&mut apic, 0x3e), 0x1_afff);
+        assert_eq!(read(&mut apic, 0x3f), 0xff00_0000);
+        assert_eq!(read(&mut apic, 0x3d), 0, "the neighbour");
+        write(&mut apic, 0x10, 0x0400);
+        write(&mut apic, 0x11, 0x0500_0000);
+        assert_eq!(apic.vector(0), None);
+        apic.set_line(0, true);
+        let message = take_message(&mut apic).unwrap();
+        assert_eq!(
+            (message.target, message.delivery),
+            (Target::Physical(5), Delivery::Nmi)
+        );
+    }
+
+    /// 82093AA, 3.1: the index register, and windows that are not registers.
+    #[test]
+    fn registers_are_selected_by_the_index() {
+        let mut apic = IoApic::new(1);
+        write(&mut apic, 0, 0xff00_0000);
+        assert_eq!(read(&mut apic, 0), 0x0f00_0000, "four bits of id");
+        assert_eq!(read(&mut apic, 2), 0x0f00_0000, "arbitration id");
+        let mut word = [0xaa; 4];
+        MmioDevice::read(&mut apic, 0, 0, &mut word);
+        assert_eq!(word, [2, 0, 0, 0]);
+        MmioDevice::read(&mut apic, 0, 0x20, &mut word);
+        assert_eq!(word, [0; 4]);
+    }
 }

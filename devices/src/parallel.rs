@@ -116,4 +116,18 @@ mod tests {
         assert_eq!(out.len(), ParallelPort::CAPACITY);
         assert_eq!(port.read_byte(0, STATUS) & 0x80, 0x80);
     }
+
+    /// "Printer control": interrupts only while enabled; data lines as inputs.
+    #[test]
+    fn interrupts_need_their_bit_and_input_floats() {
+        let mut port = ParallelPort::default();
+        port.write_byte(0, DATA, 0x55);
+        assert_eq!(port.read_byte(0, DATA), 0x55);
+        port.write_byte(0, CONTROL, control::STROBE);
+        assert!(!port.irq());
+        port.write_byte(0, CONTROL, control::INTERRUPT);
+        assert!(port.irq(), "the acknowledge still stands");
+        port.write_byte(0, CONTROL, control::INPUT);
+        assert_eq!(port.read_byte(0, DATA), OPEN_BUS);
+    }
 }

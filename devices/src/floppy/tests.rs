@@ -1,4 +1,5 @@
-//! Register-level tests of the floppy controller.
+//! Register-level tests of the floppy controller. Intel 82077AA datasheet (290166): 2.1, registers;
+//! 5.1, parameters and status; 5.2, commands; 6.0, reset and polling.
 
 use super::*;
 use crate::block::MemoryDisk;

@@ -1,4 +1,5 @@
-//! Register-level tests of the IDE controller.
+//! Register-level tests of the IDE controller. ATA/ATAPI-6: clause 7, registers; clause 8, commands;
+//! clause 9, protocols. Bus master: PIIX3 datasheet (290550), 2.7. Packets: MMC-3, clause 6.
 
 use super::*;
 use crate::block::{MemoryDisk, SECTOR};

@@ -1,4 +1,5 @@
-//! Port 92h: fast A20 and fast reset.
+//! Port 92h: fast A20 and fast reset. IBM PS/2 Technical Reference, "System Control Port A"; PIIX3
+//! datasheet (290550), 2.5.5.2.
 
 use crate::bus::{BytePorts, Nanos};
 

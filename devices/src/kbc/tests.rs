@@ -1,4 +1,6 @@
-//! Register-level tests of the keyboard controller and its devices.
+//! Register-level tests of the keyboard controller and its devices. IBM PS/2 Technical Reference:
+//! "Keyboard and Auxiliary Device Controller" (commands, status, ports), "Keyboards" (commands, scan
+//! code sets), "Mouse" (commands, packets).
 
 use super::*;
 

@@ -1,4 +1,6 @@
-//! Register-level tests of PCI configuration.
+//! Register-level tests of PCI configuration. PCI Local Bus Specification 2.1, chapter 6 and 3.7.4.1
+//! (mechanism 1); 440FX datasheet (290549), 3.2; PIIX3 datasheet (290550), 2.2; PIIX4 datasheet
+//! (290562), 7.1.
 
 use super::config::reg;
 use super::*;

@@ -1,4 +1,5 @@
-//! Register-level tests of the RTC.
+//! Register-level tests of the RTC. MC146818A datasheet: "Time, calendar and alarm locations", "Update
+//! cycle", "Interrupts", registers A to D.
 
 use super::*;
 

@@ -1,4 +1,6 @@
-//! Register-level tests of the VGA.
+//! Register-level tests of the VGA. IBM VGA Technical Reference: "Graphics Controller Registers" (write
+//! and read modes), "Sequencer Registers" (map mask, memory mode), "Attribute Controller Registers",
+//! "Video DAC"; Bochs VBE display API.
 
 use super::*;
 
