@@ -7,6 +7,7 @@ use crate::row::{Field, Row, Table, eflags};
 use iced_x86::code_asm::{ebx, ptr};
 
 mod entering;
+mod nesting;
 mod refusals;
 mod register;
 mod segments;
@@ -228,6 +229,7 @@ pub fn tables() -> Vec<Table> {
         refusals::table(),
         segments::table(),
         entering::table(),
+        nesting::table(),
         register::table(),
     ]
 }
