@@ -12,7 +12,7 @@ const SEEDS: u64 = 5;
 #[test]
 fn no_chip_panics_hangs_or_collects_memory() {
     let names = run::names();
-    assert_eq!(names.len(), 19, "{names:?}");
+    assert_eq!(names.len(), 20, "{names:?}");
     for name in names {
         for seed in 1..=SEEDS {
             if let Err(why) = run::series(name, seed, &HEAP, &|_| {}) {
