@@ -133,6 +133,12 @@ impl Translator {
         })
     }
 
+    /// What each opcode is to this processor.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// The fixed code's addresses.
     #[must_use]
     pub fn stubs(&self) -> &Stubs {

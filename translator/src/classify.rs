@@ -1,6 +1,7 @@
 //! What each opcode is to the translator: one row per opcode, computed once from the decoder's own
 //! tables plus the exceptions that the architecture makes.
 
+use crate::mode::Mode;
 use iced_x86::{
     Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpCodeOperandKind, OpKind, Register,
 };
@@ -79,6 +80,17 @@ pub enum Unit {
     Sse,
     /// AVX state.
     Avx,
+}
+
+/// Exceptions that the mode alone implies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    /// #UD: not an instruction of the virtual processor, or disabled by CR4/CR0.
+    Undefined,
+    /// #GP(0): longer than 15 bytes.
+    TooLong,
+    /// #NM: CR0.TS or CR0.EM.
+    DeviceNotAvailable,
 }
 
 /// The features of the virtual processor, as a set.
@@ -161,6 +173,29 @@ impl Table {
     pub fn waits(&self, insn: &Instruction) -> bool {
         (matches!(self.unit(insn), Unit::X87 | Unit::Mmx) || mmx_register(insn))
             && !matches!(insn.mnemonic(), Mnemonic::Fnstcw | Mnemonic::Fnstsw)
+    }
+
+    /// #NM and #UD that CR0, CR4 and the model imply. Those whose state the monitor saves and loads
+    /// check for themselves.
+    #[must_use]
+    pub fn mode_trap(&self, insn: &Instruction, class: Class, mode: Mode) -> Option<Trap> {
+        if class == Class::Undefined {
+            return Some(Trap::Undefined);
+        }
+        if !matches!(class, Class::Ident | Class::MaskMove | Class::MaskedLanes) {
+            return None;
+        }
+        match self.unit(insn) {
+            Unit::Integer => None,
+            Unit::Wait => mode.wait_traps().then_some(Trap::DeviceNotAvailable),
+            Unit::X87 => mode.x87_traps().then_some(Trap::DeviceNotAvailable),
+            Unit::Mmx if mode.emulation() => Some(Trap::Undefined),
+            Unit::Sse if !mode.sse() => Some(Trap::Undefined),
+            Unit::Avx if !mode.avx() => Some(Trap::Undefined),
+            Unit::Mmx | Unit::Sse | Unit::Avx => {
+                mode.simd_traps().then_some(Trap::DeviceNotAvailable)
+            }
+        }
     }
 
     /// The register state an instruction touches.

@@ -7,7 +7,7 @@
 use crate::cpu::env::Env;
 use crate::cpu::execute::Flow;
 use crate::cpu::fault::{Fault, Vector};
-use crate::cpu::fpu::{FCW_INIT, ST, TAG, X87, materialize, require_fpu};
+use crate::cpu::fpu::{FCW_INIT, ST, TAG, X87, in_use, materialize, require_fpu};
 use crate::cpu::operand;
 use crate::cpu::segment::real_addressing;
 use iced_x86::{Code, Instruction};
@@ -43,6 +43,19 @@ fn set_status(st: &mut GuestState, fsw: u16) {
     let turn = (top(fsw) + 8 - top(word(st, 2))) % 8;
     st.xsave.0[ST..ST + 128].rotate_left(turn * 16);
     set_word(st, 2, fsw);
+}
+
+/// FSW.ES: an unmasked x87 exception waits.
+pub(crate) fn exception_pending(st: &GuestState) -> bool {
+    in_use(st) & X87 != 0 && word(st, 2) & FSW_ES != 0
+}
+
+/// What every MMX instruction but EMMS does to the x87 state: TOP is 0, all registers are in use.
+/// Intel SDM vol. 1, 9.6.2.
+pub(crate) fn enter_mmx(st: &mut GuestState) {
+    materialize(st, X87);
+    set_status(st, word(st, 2) & !0x3800);
+    st.xsave.0[4] = 0xff;
 }
 
 /// The two-bit tag of a register's ten bytes: valid, zero or special.

@@ -27,7 +27,7 @@ pub mod execute;
 mod execute_segment;
 pub mod flagsops;
 pub mod fpu;
-mod fpu_env;
+pub(crate) mod fpu_env;
 mod fpu_xsave;
 pub mod io;
 pub mod masked_lanes;

@@ -9,8 +9,8 @@ use crate::memory::attr;
 use crate::vcpu::core::Core;
 use iced_x86::{Instruction, Mnemonic, Register};
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
+use ring3_translator::classify::Trap;
 use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
-use ring3_translator::lower::Trap;
 use ring3_translator::state::{GuestState, SegReg};
 use std::sync::Arc;
 

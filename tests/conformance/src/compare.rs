@@ -11,6 +11,7 @@ use crate::case::{Case, Outcome, Stop, seg};
 use crate::layout;
 use crate::vector::Vector;
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use ring3_monitor::cpu::cpuid::CpuModel;
 
 /// One difference, as text: what, expected, got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,9 +168,8 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
                 Pusha | Pushad | Enter | Fnsave | Fnstenv | Fxsave | Xsave
             ),
         // XSAVE meets limits and pages piece by piece.
-        // AMD's IRET and RETF n have read the outer stack before they look at the selector.
-        order: matches!(i.mnemonic(), Iret | Iretd | Xsave)
-            || (i.mnemonic() == Retf && i.op_count() == 1),
+        // AMD's IRET and RETF have read the outer stack before they look at the selector.
+        order: matches!(i.mnemonic(), Iret | Iretd | Retf | Xsave),
         registers: matches!(i.mnemonic(), Popa | Popad),
         memory: far_call
             || matches!(
@@ -217,16 +217,16 @@ fn both_right(case: &Case, at: &Outcome, expected: &Stop, got: &Stop, near_end: 
     }
 }
 
-/// True if the faulting instruction is longer than 15 bytes, and undefined without that.
+/// True if the faulting instruction is longer than 15 bytes, and undefined here without that.
 fn long_and_undefined(case: &Case, at: &Outcome) -> bool {
     let mut start = case.code_at.wrapping_sub(case.code_base());
     for piece in &case.pieces {
         if start == at.regs.eip && piece.len() > 15 {
             let tail = &piece[piece.len() - 15..];
             let bits = case.width.bits();
-            return Decoder::with_ip(bits, tail, 0, DecoderOptions::NONE)
-                .decode()
-                .is_invalid();
+            let i = Decoder::with_ip(bits, tail, 0, DecoderOptions::NONE).decode();
+            let model = CpuModel::host_default();
+            return i.is_invalid() || !i.cpuid_features().iter().all(|f| model.supports(*f));
         }
         start = start.wrapping_add(piece.len() as u32);
     }

@@ -6,7 +6,7 @@ use crate::layout::{self, Descriptor};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 /// Everything that is counted, by name.
-pub const DIMENSIONS: [&str; 58] = [
+pub const DIMENSIONS: [&str; 63] = [
     "16-bit code",
     "32-bit code",
     "instruction alone",
@@ -46,6 +46,9 @@ pub const DIMENSIONS: [&str; 58] = [
     "repeated prefix",
     "longer than 15 bytes",
     "direction flag set",
+    "alignment checks on, operand aligned or none",
+    "alignment checks on, operand not aligned",
+    "trap flag set",
     "operand not aligned",
     "operand crosses a page",
     "operand crosses into a missing page",
@@ -53,6 +56,7 @@ pub const DIMENSIONS: [&str; 58] = [
     "code crosses a page",
     "code runs into a missing page",
     "#DE",
+    "#DB",
     "#BP",
     "#OF",
     "#BR",
@@ -61,11 +65,33 @@ pub const DIMENSIONS: [&str; 58] = [
     "#SS",
     "#GP",
     "#MF",
+    "#AC",
     "#XM",
     "#PF, page not present, read",
     "#PF, page not present, write",
     "#PF, write to a read-only page",
 ];
+
+/// How often something of [`DIMENSIONS`] was exercised.
+#[derive(Clone, Debug, Default)]
+pub struct Exercised {
+    /// Cases.
+    pub cases: u64,
+    /// Forms with such a case. Cases of one form come together.
+    pub forms: u32,
+    last: String,
+}
+
+impl Exercised {
+    /// Counts one case of `form`.
+    pub fn count(&mut self, form: &str) {
+        self.cases += 1;
+        if self.last != form {
+            self.last = form.into();
+            self.forms += 1;
+        }
+    }
+}
 
 const PREFIXES: [u8; 11] = [
     0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3,
@@ -108,6 +134,16 @@ pub fn of(case: &Case, outcome: &Outcome) -> Vec<&'static str> {
             address(case, &i, &mut found);
         }
     }
+    if case.regs.eflags & 1 << 18 != 0 {
+        found.push(if found.contains(&"operand not aligned") {
+            "alignment checks on, operand not aligned"
+        } else {
+            "alignment checks on, operand aligned or none"
+        });
+    }
+    if case.regs.eflags & 1 << 8 != 0 {
+        found.push("trap flag set");
+    }
     found.push(if memory {
         "memory operand"
     } else {
@@ -123,6 +159,7 @@ fn fault(stop: &Stop) -> Option<&'static str> {
     };
     Some(match (vector, error & 7) {
         (0, _) => "#DE",
+        (1, _) => "#DB",
         (3, _) => "#BP",
         (4, _) => "#OF",
         (5, _) => "#BR",
@@ -134,6 +171,7 @@ fn fault(stop: &Stop) -> Option<&'static str> {
         (14, 6) => "#PF, page not present, write",
         (14, 7) => "#PF, write to a read-only page",
         (16, _) => "#MF",
+        (17, _) => "#AC",
         (19, _) => "#XM",
         _ => return None,
     })
@@ -276,6 +314,15 @@ fn register(case: &Case, r: Register) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_counts_once() {
+        let mut seen = Exercised::default();
+        for form in ["a", "a", "b"] {
+            seen.count(form);
+        }
+        assert_eq!((seen.cases, seen.forms), (3, 2));
+    }
 
     #[test]
     fn names_are_unique() {

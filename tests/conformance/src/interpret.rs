@@ -14,7 +14,7 @@ use ring3_monitor::cpu::execute::{Flow, execute};
 use ring3_monitor::cpu::fault::{Fault, Vector};
 use ring3_translator::addr::LinAddr;
 use ring3_translator::scan::too_long;
-use ring3_translator::state::GuestState;
+use ring3_translator::state::{GuestState, eflags};
 use ring3_translator::state_box::StateBox;
 
 /// Instructions executed before a case counts as endless.
@@ -164,6 +164,9 @@ impl Interpreter {
     }
 
     fn step(&mut self, case: &Case) -> Option<Stop> {
+        if self.st.sys_flags & (eflags::TF | eflags::AC) != 0 {
+            return Some(Stop::Skipped("TF and AC are the run loop's".into()));
+        }
         let base = case.code_base();
         let cs = &self.st.seg[seg::CS];
         if (cs.base as u32, cs.selector) != (base, case.regs.seg[seg::CS]) {

@@ -113,10 +113,13 @@ fn coverage(t: &mut String, results: &Results, verbose: bool) {
         programs.ended,
         programs.cases
     );
-    let _ = writeln!(t, "cases by what they exercise:");
+    let _ = writeln!(t, "what the cases exercise (cases, forms):");
     for name in DIMENSIONS {
-        let count = results.dimensions.get(name).copied().unwrap_or_default();
-        let _ = writeln!(t, "  {count:8}  {name}");
+        let (cases, forms) = results
+            .dimensions
+            .get(name)
+            .map_or((0, 0), |seen| (seen.cases, seen.forms));
+        let _ = writeln!(t, "  {cases:8} {forms:6}  {name}");
     }
     let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for e in &results.excluded {

@@ -2,7 +2,7 @@
 
 use crate::case::{Case, Outcome, Privilege, Stop, Width};
 use crate::compare::{Difference, Rules, differences};
-use crate::coverage;
+use crate::coverage::{self, Exercised};
 use crate::engine::Engine;
 use crate::generate::forms::{self, Excluded, Form};
 use crate::generate::unit;
@@ -103,8 +103,8 @@ pub struct Results {
     pub shrink_time: Duration,
     /// Cases compared by engine.
     pub compared: BTreeMap<String, u64>,
-    /// Cases by what they exercise, see [`coverage::DIMENSIONS`].
-    pub dimensions: BTreeMap<&'static str, u64>,
+    /// What the cases exercise, see [`coverage::DIMENSIONS`].
+    pub dimensions: BTreeMap<&'static str, Exercised>,
     /// Random programs in 16- and 32-bit code.
     pub programs: [u64; 2],
     /// Checkpoints that they passed on the oracle.
@@ -257,7 +257,7 @@ pub fn run_chunk(
             seen.sort_unstable();
             seen.dedup();
             for dimension in seen {
-                *results.dimensions.entry(dimension).or_default() += 1;
+                results.dimensions.entry(dimension).or_default().count(name);
             }
         }
         let count = results.forms.entry(name.clone()).or_default();

@@ -1,8 +1,9 @@
 //! Instructions that are re-encoded as themselves: registers renamed, memory operand rewritten.
 
 use super::access::{Rw, memory_operand};
-use super::{Lower, Trap, host_number, set_memory};
+use super::{Lower, host_number, set_memory};
 use crate::asm::{HostMem, Width, reg};
+use crate::classify::Trap;
 use crate::mutation::Mutation;
 use iced_x86::{Code, Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
 

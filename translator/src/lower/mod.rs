@@ -15,7 +15,7 @@ mod system;
 pub use control::condition_number;
 
 use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg};
-use crate::classify::{Class, Table, Unit};
+use crate::classify::{Class, Table, Trap, Unit};
 use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::off;
@@ -33,17 +33,6 @@ pub struct Site {
     pub trap: Option<Trap>,
     /// It is the last of its unit: an interrupt shadow reaches beyond the unit.
     pub last: bool,
-}
-
-/// Exceptions that the mode alone implies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trap {
-    /// #UD: not an instruction of the virtual processor, or disabled by CR4/CR0.
-    Undefined,
-    /// #GP(0): longer than 15 bytes.
-    TooLong,
-    /// #NM: CR0.TS or CR0.EM.
-    DeviceNotAvailable,
 }
 
 /// A patchable direct jump.
@@ -300,26 +289,12 @@ impl<'a> Lower<'a> {
         false
     }
 
-    /// #NM and #UD that CR0 and CR4 imply; also makes sure that the FPU state is loaded.
+    /// What CR0 and CR4 imply; else makes sure that the FPU state is loaded if it is needed.
     fn mode_trap(&mut self, insn: &Instruction, class: Class) -> Option<Trap> {
-        if matches!(class, Class::Undefined) {
-            return Some(Trap::Undefined);
-        }
-        if !matches!(class, Class::Ident | Class::MaskMove | Class::MaskedLanes) {
-            return None; // FXSAVE and the like check for themselves
-        }
-        let mode = self.unit.mode;
-        let trap = match self.table.unit(insn) {
-            Unit::Integer => return None,
-            Unit::Wait => mode.wait_traps().then_some(Trap::DeviceNotAvailable),
-            Unit::X87 => mode.x87_traps().then_some(Trap::DeviceNotAvailable),
-            Unit::Mmx if mode.emulation() => Some(Trap::Undefined),
-            Unit::Mmx => mode.simd_traps().then_some(Trap::DeviceNotAvailable),
-            Unit::Sse if !mode.sse() => Some(Trap::Undefined),
-            Unit::Avx if !mode.avx() => Some(Trap::Undefined),
-            Unit::Sse | Unit::Avx => mode.simd_traps().then_some(Trap::DeviceNotAvailable),
-        };
-        if trap.is_none() {
+        let trap = self.table.mode_trap(insn, class, self.unit.mode);
+        let state = matches!(class, Class::Ident | Class::MaskMove | Class::MaskedLanes)
+            && self.table.unit(insn) != Unit::Integer;
+        if trap.is_none() && state {
             self.need_fpu();
         }
         trap

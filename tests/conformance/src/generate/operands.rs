@@ -29,6 +29,8 @@ pub struct Draft {
     pub address: Option<u32>,
     /// The general register operand that is not an address, if it is the last one chosen.
     pub register_operand: Option<usize>,
+    /// Alignment checks are on: operands are misaligned more often.
+    pub alignment: bool,
 }
 
 const GPR8: [Register; 8] = {
@@ -46,6 +48,11 @@ fn nth(first: Register, n: u32) -> Register {
 
 /// A linear address for an access of `size` bytes: usual places, page crossings, faults.
 pub fn target(rng: &mut Rng, size: u32) -> u32 {
+    place(rng, size, 62)
+}
+
+/// The same; `aligned` of a hundred lie at usual places, those up to 72 are misaligned.
+fn place(rng: &mut Rng, size: u32, aligned: u32) -> u32 {
     let size = size.max(1);
     let inside = |rng: &mut Rng, from: u32, len: u32| {
         let align = if size.is_power_of_two() && size <= 64 {
@@ -57,8 +64,8 @@ pub fn target(rng: &mut Rng, size: u32) -> u32 {
     };
     let crossing = |rng: &mut Rng, edge: u32| edge - 1 - rng.below(size.max(2) - 1).min(edge - 1);
     match rng.below(100) {
-        0..62 => inside(rng, layout::DATA, 2 * layout::PAGE),
-        62..72 => layout::DATA + rng.below(2 * layout::PAGE - size.min(4096)),
+        n if n < aligned => inside(rng, layout::DATA, 2 * layout::PAGE),
+        0..72 => layout::DATA + rng.below(2 * layout::PAGE - size.min(4096)),
         72..79 => crossing(rng, layout::DATA + layout::PAGE),
         79..84 => inside(rng, layout::READ_ONLY, layout::PAGE),
         84..87 => crossing(rng, layout::READ_ONLY),
@@ -71,6 +78,11 @@ pub fn target(rng: &mut Rng, size: u32) -> u32 {
 }
 
 impl Draft {
+    /// A linear address for an access of `size` bytes, see [`target`].
+    fn target(&mut self, size: u32) -> u32 {
+        place(&mut self.rng, size, if self.alignment { 30 } else { 62 })
+    }
+
     /// Sets general register `n` to `value` and pins it, unless an operand already needs it.
     pub fn pin(&mut self, n: usize, value: u32) -> bool {
         if self.pinned >> n & 1 != 0 {
@@ -199,7 +211,7 @@ impl Draft {
 
     /// A register that holds an address without a memory operand (UMONITOR and the like).
     fn address_register(&mut self, _i: &Instruction, n: usize) {
-        let at = target(&mut self.rng, 64);
+        let at = self.target(64);
         self.pin(n, at);
     }
 
@@ -313,8 +325,8 @@ impl Draft {
     fn memory(&mut self, i: &mut Instruction, n: u32, form: Form) {
         i.set_op_kind(n, OpKind::Memory);
         let size = Self::size_of(i, form);
-        let mut at = target(&mut self.rng, size);
-        if size >= 16 && self.rng.chance(70) {
+        let mut at = self.target(size);
+        if size >= 16 && self.rng.chance(if self.alignment { 35 } else { 55 }) {
             at &= !(size.next_power_of_two().min(64) - 1);
         }
         let kind = form.code.op_code().op_kind(n);
@@ -481,7 +493,7 @@ impl Draft {
 
     fn memory_offset(&mut self, i: &mut Instruction, n: u32) {
         i.set_op_kind(n, OpKind::Memory);
-        let at = target(&mut self.rng, 4);
+        let at = self.target(4);
         let segment = self.segment(i, seg::DS);
         let mut offset = self.offset_in(segment, at);
         let narrow = layout::Descriptor::of(self.regs.seg[segment]).is_some_and(|d| !d.big);
@@ -497,7 +509,7 @@ impl Draft {
     fn string_operand(&mut self, i: &mut Instruction, n: u32, kind: K, form: Form) {
         let narrow = (form.width == Width::Code16) != self.rng.chance(8);
         let size = Self::size_of(i, form).min(16);
-        let at = target(&mut self.rng, size);
+        let at = self.target(size);
         // Two string operands share the address size.
         let narrow = match (0..n)
             .map(|m| i.op_kind(m))

@@ -84,7 +84,7 @@ pub fn prepare(d: &mut Draft, i: &mut Instruction, width: Width) -> Needs {
     match i.mnemonic() {
         Popf | Popfd => {
             needs.user_only = true;
-            let image = d.rng.u32() & !0x0004_0100; // neither TF nor AC
+            let image = rare(d);
             d.patch(top(d), &image.to_le_bytes());
         }
         Lds | Les | Lss | Lfs | Lgs => {
@@ -228,6 +228,16 @@ fn wrapping(d: &mut Draft, i: &mut Instruction) {
     }
 }
 
+/// A random image of EFLAGS, seldom with TF and AC: little would run.
+fn rare(d: &mut Draft) -> u32 {
+    let image = d.rng.u32();
+    if d.rng.chance(30) {
+        image
+    } else {
+        image & !0x0004_0100
+    }
+}
+
 fn load_selector(d: &mut Draft, i: &Instruction, needs: &mut Needs) {
     let selector = d.rng.pick(&SELECTORS);
     match (i.mnemonic(), i.op_count()) {
@@ -279,7 +289,7 @@ fn branches(d: &mut Draft, i: &mut Instruction, width: Width, needs: &mut Needs)
                     at.wrapping_add(bytes),
                     &u32::from(selector).to_le_bytes()[..bytes as usize],
                 );
-                let flags = d.rng.u32() & !0x0006_0100 | 0x202; // no TF, VM, AC
+                let flags = rare(d) & !0x2_0000 | 0x202; // no VM
                 let flags = if bytes == 4 {
                     flags & 0x0027_ffff
                 } else {

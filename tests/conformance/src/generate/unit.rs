@@ -52,14 +52,17 @@ fn attempt(form: Form, other: Option<Form>, mut rng: Rng) -> Result<Case, String
         pinned: 1 << 4,
         address: None,
         register_operand: None,
+        alignment: false,
     };
+    let control = Control::choose(&mut d);
     let mut i = d.instruction(form).map_err(str::to_string)?;
     let needs = special::prepare(&mut d, &mut i, form.width);
     if let Some(reason) = needs.reject {
         return Err(reason.into());
     }
     let embedded = d.rng.chance(55);
-    let before = if embedded {
+    // A step ends after the first instruction: that is the one under test.
+    let before = if embedded && control != Control::Step {
         producers(&mut d)
     } else {
         Vec::new()
@@ -148,11 +151,39 @@ fn attempt(form: Form, other: Option<Form>, mut rng: Rng) -> Result<Case, String
         ignored: d.ignored,
         privilege: match second {
             Some((_, Privilege::UserOnly)) => Privilege::UserOnly,
+            _ if control == Control::Alignment => Privilege::UserOnly,
             _ => special::privilege(&needs, &i),
         },
     };
     follow_flags(&mut case)?;
     Ok(case)
+}
+
+/// What EFLAGS asks of every instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Control {
+    Nothing,
+    /// AC: misaligned accesses raise #AC in ring 3.
+    Alignment,
+    /// TF: #DB after the first instruction.
+    Step,
+}
+
+impl Control {
+    fn choose(d: &mut Draft) -> Self {
+        match d.rng.below(100) {
+            0..8 => {
+                d.regs.eflags |= 1 << 18;
+                d.alignment = true;
+                Self::Alignment
+            }
+            8..12 => {
+                d.regs.eflags |= 1 << 8;
+                Self::Step
+            }
+            _ => Self::Nothing,
+        }
+    }
 }
 
 /// An instruction without control flow to follow the one under test, and who may run it.

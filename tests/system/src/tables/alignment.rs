@@ -3,6 +3,7 @@
 use crate::deviation;
 use crate::layout as at;
 use crate::row::{Field, Row, Table, deviate, eflags};
+use ring3_monitor::cpu::cpuid::{CpuModel, Vendor};
 
 const AM: u32 = 1 << 18;
 
@@ -159,12 +160,18 @@ fn others() -> Vec<Row> {
         }
         rows.push(row);
     }
-    // #PF and #GP come first; what the processor accesses for itself is not checked.
-    let mut absent = row("a page fault comes first".into(), true, true, 3).paging();
+    // #GP comes first; what the processor accesses for itself is not checked. The SDM (3A table 6-2)
+    // lists #PF before #AC; AMD processors raise #AC first, and the guest's is the host's.
+    let amd = CpuModel::host_default().vendor() == Vendor::Amd;
+    let mut absent = row("#AC and #PF at once".into(), true, true, 3).paging();
     absent.gpr[3] = at::TEST + 0x5001;
     let eip = absent.bytes(&[0x8b, 0x03]);
     absent.stop();
-    absent.fault(14, Some(4), eip);
+    absent.fault(
+        if amd { 17 } else { 14 },
+        Some(if amd { 0 } else { 4 }),
+        eip,
+    );
     rows.push(absent);
     let mut null = row("#GP comes first".into(), true, true, 3);
     null.data[0] = 0;
