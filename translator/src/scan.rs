@@ -29,17 +29,22 @@ const LONGEST: usize = 15;
 /// raises #GP(0), not #UD. Prefixes alone make instructions so long.
 #[must_use]
 pub fn too_long(bytes: &[u8], code32: bool) -> bool {
+    let Some(first) = bytes.first_chunk::<LONGEST>() else {
+        return false;
+    };
     let bits = if code32 { 32 } else { 16 };
-    for from in 0..bytes.len().min(LONGEST) {
-        let mut decoder = Decoder::with_ip(bits, &bytes[from..], 0, DecoderOptions::NONE);
+    // The decoder wants to see what follows the fifteenth byte, even if it lies on a missing page.
+    let mut padded = [0; 2 * LONGEST];
+    let given = bytes.len().min(padded.len());
+    padded[..given].copy_from_slice(&bytes[..given]);
+    for (from, &byte) in first.iter().enumerate() {
+        let mut decoder = Decoder::with_ip(bits, &padded[from..], 0, DecoderOptions::NONE);
         let insn = decoder.decode();
-        let invalid = decoder.last_error() == DecoderError::InvalidInstruction;
-        let more = decoder.last_error() == DecoderError::NoMoreBytes && bytes.len() >= LONGEST;
-        if from > 0 && (from + insn.len() > LONGEST || more) {
-            return true;
+        if decoder.last_error() == DecoderError::None {
+            return from + insn.len() > LONGEST;
         }
         // Without its first prefix it is shorter, and may be an instruction.
-        if !invalid || insn.len() < LONGEST - from || !is_prefix(bytes[from]) {
+        if !is_prefix(byte) {
             return false;
         }
     }
@@ -135,5 +140,8 @@ mod tests {
         lock[0] = 0xf0;
         assert!(!too_long(&with(&lock, &[0x90, 0x90, 0x90]), true));
         assert!(!too_long(&[0x0f, 0xff, 0xc0], true));
+        // An undefined opcode that ends at the fifteenth byte.
+        assert!(!too_long(&with(&[0x26; 13], &[0xde, 0xda]), false));
+        assert!(!too_long(&with(&[0x26; 13], &[0xde, 0xda, 0xcc]), false));
     }
 }

@@ -11,13 +11,13 @@ use crate::cpu::cpuid::Vendor;
 use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::fpu_env::{enter_mmx, exception_pending};
-use crate::cpu::operand::segment_register;
 use crate::cpu::segment::linear;
 use crate::vcpu::core::Core;
-use crate::vcpu::debug::{fetch, operand_size, repeats_nothing, value};
-use iced_x86::{Instruction, MemorySize, Mnemonic, OpAccess};
+use crate::vcpu::debug::fetch;
+use crate::vcpu::operands::{MemoryAccess, repeats_nothing};
+use iced_x86::{Code, Instruction, MemorySize, Mnemonic};
 use ring3_translator::classify::{Class, Unit, requires_alignment};
-use ring3_translator::state::{GuestState, SegReg};
+use ring3_translator::state::{GuestState, SegReg, gpr};
 
 /// Looks at the instruction at CS:EIP: raises #AC and returns true if it accesses a misaligned
 /// operand and nothing comes before that.
@@ -30,33 +30,22 @@ pub(super) fn before(st: &mut GuestState, core: &mut Core) -> bool {
         return false;
     }
     let amd = core.model.vendor() == Vendor::Amd;
-    let accesses: Vec<_> = core.debug.accesses_of(&insn).collect();
+    let mut accesses = core.debug.memory_of(st, &insn);
+    accesses.extend(new_top(st, &insn));
     for memory in accesses {
-        let access = match memory.access() {
-            OpAccess::Read | OpAccess::CondRead => Access::Read,
-            OpAccess::None | OpAccess::NoMemAccess => continue,
-            _ => Access::Write,
+        let access = if memory.writes {
+            Access::Write
+        } else {
+            Access::Read
         };
-        let segment = segment_register(memory.segment());
-        let offset = memory.virtual_address(0, |reg, _, _| {
-            if reg.is_segment_register() {
-                Some(0)
-            } else {
-                value(st, reg)
-            }
-        });
-        let Some(offset) = offset else {
-            continue;
-        };
-        let kind = operand_size(&insn, &memory);
-        let size = (kind.size() as u32).max(1);
-        let Ok(at) = linear(st, segment, offset as u32, size, access) else {
+        let size = memory.size();
+        let Ok(at) = linear(st, memory.segment, memory.offset, size, access) else {
             return false;
         };
-        if (at.0 as u32).checked_add(size - 1).is_none() {
-            return false; // beyond 4 GiB: the segment's affair
+        if memory.offset.checked_add(size - 1).is_none() {
+            return false; // beyond any limit
         }
-        let misaligned = at.0 as u32 & (alignment(&insn, kind, amd) - 1) != 0;
+        let misaligned = at.0 as u32 & (alignment(&insn, memory.kind, amd) - 1) != 0;
         // AMD processors look at the alignment before the page (measured), the SDM's table 6-2 has
         // it the other way round.
         if misaligned && amd {
@@ -75,6 +64,32 @@ pub(super) fn before(st: &mut GuestState, core: &mut Core) -> bool {
         }
     }
     false
+}
+
+/// ENTER looks at the place of the new stack pointer too (measured).
+fn new_top(st: &GuestState, insn: &Instruction) -> Option<MemoryAccess> {
+    if insn.mnemonic() != Mnemonic::Enter {
+        return None;
+    }
+    let wide = insn.code() == Code::Enterd_imm16_imm8;
+    let (kind, size) = if wide {
+        (MemorySize::UInt32, 4)
+    } else {
+        (MemorySize::UInt16, 2)
+    };
+    let level = u32::from(insn.immediate8_2nd()) % 32;
+    let down = (level + 1) * size + u32::from(insn.immediate16());
+    let offset = st.reg32(gpr::SP).wrapping_sub(down);
+    Some(MemoryAccess {
+        segment: SegReg::Ss,
+        offset: if st.mode().stack32() {
+            offset
+        } else {
+            offset & 0xffff
+        },
+        kind,
+        writes: true,
+    })
 }
 
 /// Whether an instruction gets as far as its operands, accesses them as ring 3, and has no rule of
@@ -114,9 +129,10 @@ fn alignment(insn: &Instruction, size: MemorySize, amd: bool) -> u32 {
         S::SegPtr16 | S::Bound16_WordWord | S::FpuEnv14 | S::FpuState94 => 2,
         S::SegPtr32 | S::Bound32_DwordDword | S::Fword6 | S::FpuEnv28 | S::FpuState108 => 4,
         S::Float80 | S::Bcd => 8,
+        S::Fxsave_512Byte if amd => 16,
         _ => match size.size() as u32 {
             n @ (2 | 4 | 8) => n,
-            n @ (16 | 32) if amd => n,
+            16 | 32 if amd => 16,
             _ => 1,
         },
     }

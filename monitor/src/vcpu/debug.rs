@@ -11,17 +11,14 @@
 //! - after MOV SS and POP SS traps wait for one more instruction, and instruction breakpoints
 //!   there are not seen.
 //!
-//! Left out: accesses to page tables; the displacement that a register bit offset adds to BT and the
-//! like.
+//! Left out: accesses to page tables.
 
 use crate::cpu::fault::{Fault, Vector};
-use crate::cpu::operand::segment_register;
 use crate::vcpu::core::Core;
+use crate::vcpu::operands::{MemoryAccess, memory_of, repeats_nothing};
 use iced_x86::{
-    Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind,
-    UsedMemory,
+    Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpKind,
 };
-use iced_x86::{MemorySize, Mnemonic, Register};
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::state::{GuestState, SegReg, cr4, eflags, gpr, shadow};
 
@@ -52,9 +49,9 @@ impl Default for Debugger {
 }
 
 impl Debugger {
-    /// The memory that an instruction accesses.
-    pub(super) fn accesses_of(&mut self, insn: &Instruction) -> impl Iterator<Item = UsedMemory> {
-        self.factory.info(insn).used_memory().iter().copied()
+    /// The memory that an instruction is about to access.
+    pub(super) fn memory_of(&mut self, st: &GuestState, insn: &Instruction) -> Vec<MemoryAccess> {
+        memory_of(st, &mut self.factory, insn)
     }
 
     /// A trap waits.
@@ -241,17 +238,8 @@ fn accesses(st: &GuestState, factory: &mut InstructionInfoFactory, insn: &Instru
         let met = enabled(st).filter(|b| b.condition == C::Port && b.touches(port, size));
         bits |= met.fold(0, |bits, b| bits | b.bit);
     }
-    for memory in factory.info(insn).used_memory() {
-        let writes = match memory.access() {
-            OpAccess::Read | OpAccess::CondRead => false,
-            OpAccess::None | OpAccess::NoMemAccess => continue,
-            _ => true,
-        };
-        let Some(at) = memory.virtual_address(0, |reg, _, _| value(st, reg)) else {
-            continue;
-        };
-        let size = (operand_size(insn, memory).size() as u32).max(1);
-        bits |= met(st, at as u32, size, writes);
+    for memory in memory_of(st, factory, insn) {
+        bits |= met(st, memory.linear(st), memory.size(), memory.writes);
     }
     bits
 }
@@ -267,32 +255,6 @@ fn transfers_far(insn: &Instruction) -> bool {
             insn.mnemonic(),
             M::Retf | M::Iret | M::Iretd | M::Int | M::Int3 | M::Int1 | M::Into
         )
-}
-
-/// A repeated string instruction with a count of zero accesses nothing.
-pub(super) fn repeats_nothing(st: &GuestState, insn: &Instruction) -> bool {
-    if !insn.is_string_instruction() || !(insn.has_rep_prefix() || insn.has_repne_prefix()) {
-        return false;
-    }
-    let narrow = |i| {
-        matches!(
-            insn.op_kind(i),
-            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI
-        )
-    };
-    if (0..insn.op_count()).any(narrow) {
-        st.reg16(gpr::CX) == 0
-    } else {
-        st.reg32(gpr::CX) == 0
-    }
-}
-
-/// The size of one access: of a repeated string instruction, one element.
-pub(super) fn operand_size(insn: &Instruction, memory: &UsedMemory) -> MemorySize {
-    match memory.memory_size() {
-        MemorySize::Unknown => insn.memory_size(),
-        known => known,
-    }
 }
 
 /// The port and size of IN, OUT, INS and OUTS.
@@ -320,23 +282,6 @@ fn port_access(st: &GuestState, insn: &Instruction) -> Option<(u32, u32)> {
         M::Insw | M::Outsw => Some((dx, 2)),
         M::Insd | M::Outsd => Some((dx, 4)),
         _ => None,
-    }
-}
-
-/// A register's contribution to an address: a segment's base, a general register's value.
-pub(super) fn value(st: &GuestState, reg: Register) -> Option<u64> {
-    if reg.is_segment_register() {
-        return Some(st.segment(segment_register(reg)).base);
-    }
-    let n = reg.number();
-    if reg.is_gpr32() {
-        Some(u64::from(st.reg32(n)))
-    } else if reg.is_gpr16() {
-        Some(u64::from(st.reg16(n)))
-    } else if reg.is_gpr8() && n < 8 {
-        Some(u64::from(st.reg8(n)))
-    } else {
-        None
     }
 }
 

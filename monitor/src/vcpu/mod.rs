@@ -5,6 +5,7 @@ mod alignment;
 pub mod core;
 pub mod debug;
 mod helpers;
+mod operands;
 mod run;
 pub mod stats;
 

@@ -119,6 +119,12 @@ fn attempt(form: Form, other: Option<Form>, mut rng: Rng) -> Result<Case, String
         Some(Fixup::Memory(at, size)) => d.patch(at, &end.to_le_bytes()[..size as usize]),
         _ => {}
     }
+    let over = |at: &u32, len: usize| {
+        at.wrapping_sub(code_at) < total || code_at.wrapping_sub(*at) < len as u32
+    };
+    if d.patches.iter().any(|(at, data)| over(at, data.len())) {
+        return Err("an operand lies over the code".into());
+    }
     let instruction = [noise, bytes].concat();
     // iced's FSTENV and the like are WAIT and FNSTENV in one.
     let wait = usize::from(form.code.op_code().fwait());
