@@ -67,6 +67,10 @@ deviations! {
         "reserved bits and forbidden combinations of CR0 and CR4 are taken (SDM vol. 2, MOV to CRn)";
     STI_NO_TRAP: "sti-no-trap",
         "the single-step trap after STI comes one instruction late (SDM vol. 2, STI: interrupts only)";
+    LSS_SHADOW: "lss-shadow",
+        "LSS holds traps back like MOV SS (SDM 3A 6.8.3: MOV and POP only)";
+    HLT_NO_TRAP: "hlt-no-trap",
+        "HLT under TF waits (SDM vol. 2, HLT: a debug exception resumes execution)";
     RF_CLEAR: "rf-clear",
         "faults do not set RF in the saved EFLAGS (SDM 3B 18.3.1.1)";
     SS_SHADOW_BREAKPOINT: "ss-shadow-breakpoint",

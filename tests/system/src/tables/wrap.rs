@@ -248,11 +248,124 @@ fn wrap_4g() -> Vec<Row> {
     rows
 }
 
+/// The last and the first page of the linear space: instructions and operands across 4 GiB, through
+/// segments that do not end there. Vol. 1, 3.3; 3A 3.4, 4.
+fn across_4g() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let first = at::DATA + 0x1000;
+    for cpl in [0u8, 3] {
+        let new = |name: &str| {
+            let mut row = Row::new(format!("{name}, ring {cpl}")).cpl(cpl).paging();
+            // Linear FFFFF000: DATA. Linear 0: the page after it.
+            row.put32(at::PD + 0xffc, at::PT | 7);
+            row.put32(at::PT + 0xffc, at::DATA | 7);
+            row.put32(at::IDENTITY, first | 0x67);
+            row.descriptor(
+                SELECTOR,
+                segment(0xffff_0000, 0xf_ffff, kind::DATA_W | 1, cpl, true, 12),
+            );
+            row.descriptor(
+                SELECTOR + 8,
+                segment(0xffff_0000, 0xf_ffff, kind::CODE_R | 1, cpl, true, 12),
+            );
+            row.data[0] = SELECTOR | u16::from(cpl);
+            row.data[1] = row.data[0];
+            row
+        };
+        let end = at::DATA + 0x1000;
+        for size in [2u32, 4, 8, 10, 16] {
+            for below in 1..size.min(5) {
+                let (read, write): (&[u8], &[u8]) = match size {
+                    2 => (&[0x66, 0x8b, 0x03], &[0x66, 0x89, 0x06]),
+                    4 => (&[0x8b, 0x03], &[0x89, 0x06]),
+                    8 => (&[0xdf, 0x2b], &[0xdf, 0x3e]), // fild, fistp
+                    10 => (&[0xdb, 0x2b], &[0xdb, 0x3e]), // fld, fstp
+                    _ => (&[0x0f, 0x10, 0x03], &[0x0f, 0x11, 0x06]),
+                };
+                // From below the end to elsewhere, and back to the end by the same bytes.
+                for out in [false, true] {
+                    let what = if out { "written" } else { "read" };
+                    let mut row = new(&format!("{size} bytes {what}, {below} below the end"));
+                    row.cr4 |= 0x200;
+                    let pattern: Vec<u8> = (1..=16).collect();
+                    let crossing = 0x1_0000 - below;
+                    // Elsewhere, beyond what crosses: in the last page too.
+                    let elsewhere = 0xf100;
+                    let (from, to) = if out {
+                        (elsewhere, crossing)
+                    } else {
+                        (crossing, elsewhere)
+                    };
+                    let linear = |offset: u32| {
+                        if offset == crossing {
+                            end - below
+                        } else {
+                            at::DATA + 0x100
+                        }
+                    };
+                    let bytes = &pattern[..size as usize];
+                    row.put(linear(from), bytes);
+                    row.gpr[3] = from;
+                    row.gpr[6] = to;
+                    row.bytes(read);
+                    row.bytes(write);
+                    row.ends();
+                    let place = linear(to);
+                    row.watches.push((place, size));
+                    for (n, part) in bytes.chunks(4).enumerate() {
+                        let mut raw = [0; 4];
+                        raw[..part.len()].copy_from_slice(part);
+                        row.expect(Field::Mem(place + n as u32 * 4), u32::from_le_bytes(raw));
+                    }
+                    rows.push(row);
+                }
+            }
+        }
+        // REP MOVSB runs across.
+        let mut row = new("REP MOVSB across the end");
+        row.put(end - 3, &[1, 2, 3, 4, 5, 6]);
+        row.gpr[1] = 6;
+        row.gpr[6] = 0xfffd;
+        row.gpr[7] = 0xf100;
+        row.bytes(&[0xf3, 0xa4]);
+        row.ends();
+        row.expect(Field::Mem(at::DATA + 0x100), 0x0403_0201);
+        row.expect(Field::Gpr(6), 0x1_0003);
+        rows.push(row);
+        // An instruction across, and the one after it at linear 0.
+        for below in 1..6u32 {
+            let mut row = new(&format!("an instruction {below} bytes below the end"));
+            row.put(end - below, &[0xb8, 1, 2, 3, 4, 0x0f, 0x0b]);
+            let selector = SELECTOR + 8 + u16::from(cpl);
+            row.bytes(&[0xea]);
+            row.bytes(&(0x1_0000 - below).to_le_bytes());
+            row.bytes(&selector.to_le_bytes());
+            row.fault(6, None, 0x1_0000 - below + 5);
+            row.expect(Field::Gpr(0), 0x0403_0201);
+            rows.push(row);
+        }
+        // A page fault tells the first byte that is missing: linear 0.
+        let mut row = new("the first page is absent");
+        row.put32(at::IDENTITY, 0);
+        row.gpr[3] = 0xfffe;
+        let eip = row.bytes(&[0x8b, 0x03]);
+        row.stop();
+        row.fault(14, Some(if cpl == 3 { 4 } else { 0 }), eip);
+        row.expect(Field::Cr2, 0);
+        rows.push(row);
+    }
+    rows
+}
+
 /// The tables.
 pub fn tables() -> Vec<Table> {
     vec![
         Table::new("wrap-64k", "SDM vol. 1, 3.3; 3B 20.1.1, 21.34", wrap_64k()),
         Table::new("wrap-1m", "SDM 3A 8.7.13.4 (A20M#); 3B 20.1.1", a20()),
-        Table::new("wrap-4g", "SDM vol. 1, 3.3; 3A 3.4", wrap_4g()),
+        Table::new("wrap-4g", "SDM vol. 1, 3.3; 3A 3.4", {
+            let mut rows = wrap_4g();
+            rows.extend(across_4g());
+            rows
+        }),
     ]
 }

@@ -65,9 +65,55 @@ fn boundary() -> Vec<Row> {
     rows
 }
 
+/// After MOV [EBX], EAX: its traps come first, in one exception; then an interrupt; then a code
+/// breakpoint on UD2; then UD2. Table 6-2, classes 4 to 8.
+fn breakpoints() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let choices = (0..16u32).map(|n| [n & 1 != 0, n & 2 != 0, n & 4 != 0, n & 8 != 0]);
+    for [tf, data, irq, code] in choices {
+        if tf && irq {
+            continue; // nothing sets TF and IF with a shadow
+        }
+        let mut row = Row::new(format!(
+            "TF {tf}, data breakpoint {data}, interrupt {irq}, code breakpoint {code}"
+        ));
+        row.irq = irq;
+        row.gpr[3] = at::DATA;
+        row.gpr[4] = at::ROW_STACK - 0x20;
+        row.put32(row.gpr[4], eflags::FIXED | eflags::TF);
+        // What POPF and STI set counts after the instruction that follows them.
+        row.bytes(match (tf, irq) {
+            (true, _) => &[0x9d],
+            (_, true) => &[0xfb],
+            _ => &[0x90],
+        });
+        row.bytes(&[0x89, 0x03]);
+        let next = row.stop();
+        row.dr = [next, at::DATA, 0, 0];
+        row.dr7 |= u32::from(code) << 1 | u32::from(data) << 3 | 0xd << 20;
+        let status = u32::from(tf) << 14 | u32::from(data) << 1;
+        if status != 0 {
+            row.fault(1, None, next);
+            row.expect_bits(Field::Dr6, 0xe00e, status);
+        } else if irq {
+            row.fault(0x23, None, next);
+            row.expect_bits(Field::Dr6, 0xe00f, 0);
+        } else if code {
+            row.fault(1, None, next);
+            row.expect_bits(Field::Dr6, 0xe00f, 1);
+        } else {
+            row.fault(6, None, next);
+        }
+        row.deviation = (tf && data).then_some(deviation::BREAK_AND_STEP);
+        rows.push(row);
+    }
+    rows
+}
+
 /// The table.
 pub(super) fn table() -> Table {
     let mut rows = boundary();
+    rows.extend(breakpoints());
     deviate(&mut rows, deviation::STI_NO_TRAP, |name| {
         name == "trap before interrupt"
     });

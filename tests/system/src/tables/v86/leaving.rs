@@ -125,6 +125,74 @@ fn leaving() -> Vec<Row> {
     rows
 }
 
+/// Exceptions out of V8086 mode by every kind of gate: the frame, and the segment registers that
+/// become null. 20.3.1.
+fn exceptions() -> Vec<Row> {
+    let mut rows = Vec::new();
+    // (name, instruction, vector, error code)
+    let cases: &[(&str, &[u8], u8, Option<u32>)] = &[
+        ("#DE", &[0xf7, 0xf3], 0, None),
+        ("#BR", &[0x62, 0x06, 0, 0], 5, None),
+        ("#UD", &[0x0f, 0x0b], 6, None),
+        ("#NM", &[0xd9, 0xd0], 7, None),
+        ("#GP", &[0xf4], 13, Some(0)),
+        ("#PF", &[0x67, 0xa1, 0, 0xf0, 0, 0], 14, Some(4)),
+    ];
+    for &(name, bytes, vector, error) in cases {
+        for k in [kind::INT16, kind::TRAP16, kind::INT32, kind::TRAP32] {
+            let mut row = v86(format!("{name} by gate type {k:#x}"), 3, 0);
+            row.eflags |= eflags::IF | eflags::CF;
+            row.gpr[3] = 0;
+            row.gpr[0] = 9;
+            row.put(at::LOW_DATA, &[1, 0, 2, 0]);
+            if vector == 7 {
+                row.cr0 |= 8; // TS
+            }
+            if vector == 14 {
+                row = row.paging();
+                row.put32(at::IDENTITY + ((at::LOW_DATA + 0xf000) >> 12) * 4, 0);
+            }
+            let eip = row.bytes(bytes);
+            row.stop();
+            let narrow = matches!(k, kind::INT16 | kind::TRAP16);
+            let (selector, offset) = if narrow {
+                (at::STUBS, at::stub16(vector))
+            } else {
+                (at::CODE0, at::stub(vector))
+            };
+            row.narrow_frame = narrow;
+            row.gate(vector, gate(k, 0, true, selector, offset, 0));
+            row.fault(vector, error, eip);
+            row.expect(Field::Cs, at::LOW_CODE >> 4);
+            let width = if narrow { 2 } else { 4 };
+            let slots = 9 + u32::from(error.is_some());
+            row.expect(Field::HandlerEsp, at::STACK0 - slots * width);
+            for (n, value) in [
+                at::LOW_DATA,
+                at::LOW_DATA,
+                at::LOW_DATA,
+                at::LOW_DATA,
+                at::LOW_STACK,
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let address = at::STACK0 - (n as u32 + 1) * width;
+                row.watches.push((address, width));
+                row.expect_bits(Field::Mem(address), 0xffff, value >> 4);
+            }
+            let keeps = if matches!(k, kind::TRAP16 | kind::TRAP32) {
+                eflags::IF
+            } else {
+                0
+            };
+            row.expect_bits(Field::HandlerFlags, eflags::VM | eflags::IF, keeps);
+            rows.push(row);
+        }
+    }
+    rows
+}
+
 /// The table.
 pub(super) fn table() -> Table {
     let mut rows = leaving();
@@ -137,6 +205,7 @@ pub(super) fn table() -> Table {
     deviate(&mut rows, deviation::IRET_VM, |name| {
         name.starts_with("IRETD with VM")
     });
+    rows.extend(exceptions());
     Table::new(
         "v86-transitions",
         "SDM 3B 20.2.4-20.2.6, 20.3.1; vol. 2, INT, IRET",
