@@ -8,11 +8,15 @@
 
 static int hot, all;
 
+/* In pages of its own: a monitor that runs programs on the bare processor cannot make an
+ * instruction that reads a selector trap, and may have to treat the whole page in another way. */
+#define APART __attribute__((section("apart"), aligned(4096), noinline))
+
 CODE(load_ds, "mov %eax, %ds");
 CODE(load_es, "mov %eax, %es");
 CODE(load_fs, "mov %eax, %fs");
 CODE(load_gs, "mov %eax, %gs");
-CODE(load_ss, "mov %ss, %ecx\nmov %eax, %ss\nmov %ecx, %ss");
+CODE(load_ss, "mov data_selector, %ecx\nmov %eax, %ss\nmov %ecx, %ss");
 CODE(pop_ds, "push %eax\npop %ds");
 CODE(pop_es, "push %eax\npop %es");
 CODE(pop_gs, "push %eax\npop %gs");
@@ -100,7 +104,7 @@ CODE(gs_write, "mov %eax, %gs\nmovl $5, %gs:4");
 CODE(ds_first, "mov %eax, %ds\nmov 4, %eax");
 CODE(es_string, "mov %eax, %es\nxor %edi, %edi\nmov $4, %ecx\nmov $0x99999999, %eax\nrep stosl");
 CODE(ss_load, "mov %eax, %ss");
-CODE(ss_use, "mov %ss, %ecx\nmov %esp, %edx\nmov %eax, %ss\nmov $16, %esp\npush $7\nmov %ecx, %ss\nmov %edx, %esp");
+CODE(ss_use, "mov data_selector, %ecx\nmov %esp, %edx\nmov %eax, %ss\nmov $16, %esp\npush $7\nmov %ecx, %ss\nmov %edx, %esp");
 CODE(ldt_code, "push %eax\npush $0\nljmp *(%esp)");
 CODE(ldt_code_16, "push %eax\npush $0\nljmp *(%esp)");
 
@@ -112,6 +116,14 @@ static void attempt_selector(const char *name, const u8 *code, u32 selector)
         result(name, "ran, eax %x", outcome.eax);
     else
         report(name, code);
+}
+
+/* As the GNU C library does it to make a thread. */
+static APART u32 selector_in_gs(void)
+{
+    u32 selector;
+    __asm__ volatile("mov %%gs, %0" : "=r"(selector));
+    return selector;
 }
 
 static void descriptors(void)
@@ -132,6 +144,8 @@ static void descriptors(void)
     sys(SYS_getppid);
     __asm__ volatile("mov %%gs:8, %0" : "=r"(got));
     result("tls_kept", "%x", got);
+    warm();
+    result("tls_read", "%x", selector_in_gs());
     __asm__ volatile("mov %0, %%gs" : : "r"(0));
 
     const struct { const char *name; struct user_desc desc; const u8 *code; } local[] = {
@@ -211,10 +225,8 @@ static void virtual_8086(void)
     result("vm86", "returned %x, ax %x, ip %x", got, vm.eax & 0xffff, vm.eip);
 }
 
-static void what_can_be_read(void)
+static APART void what_can_be_read(void)
 {
-    if (hot)
-        warm();
     struct { u16 limit; u32 base; } __attribute__((packed)) table = { 0, 0 };
     u32 value;
     __asm__ volatile("sidt %0" : "=m"(table));
@@ -255,12 +267,14 @@ int main(int argc, char **argv)
     reload_segments = 1;
     /* Linux leaves the shell's thread-local descriptors in the GDT until the next task switch. */
     sleep_ms(2);
+    if (hot)
+        warm();
     what_can_be_read();
     every_selector("ds", load_ds, 0);
     every_selector("es", load_es, 0);
     every_selector("fs", load_fs, 0);
     every_selector("gs", load_gs, 0);
-    every_selector("ss", load_ss, 2);
+    every_selector("ss", load_ss, 6);
     every_selector("pop_ds", pop_ds, 1);
     every_selector("pop_es", pop_es, 1);
     every_selector("pop_gs", pop_gs, 1);

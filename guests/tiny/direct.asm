@@ -84,6 +84,8 @@ NX equ 0x80000000
         EQ "... its result", [exc_eax], %2
 %endmacro
 
+; Not in a page with the exception handler, which tells selectors.
+        align 4096
 main:
         mov edi, pdpt
         mov ecx, 0x5000 / 4
@@ -341,10 +343,16 @@ main:
         mov gs, eax
         nop
         mov eax, [gs:0]
-        mov ecx, gs
-.based_end: ud2
-.based: FAULT "a segment with a base", 6, 0, .based_end
+        jmp selector_in_gs
+.based: FAULT "a segment with a base", 6, 0, selector_in_gs.end
         EQ "... is read", [exc_eax], 0xbbbb0002
+        EQ "... and its selector", [exc_ecx], BASED
+        TRY .later
+        ENTER3 .later_at
+.later_at: add dword [user_vars], 1
+        jmp selector_in_gs
+.later: FAULT "a selector loaded before", 6, 0, selector_in_gs.end
+        EQ "... is read", [exc_ecx], BASED
         TRY .kept
         mov eax, BASED
         mov gs, eax
@@ -420,5 +428,12 @@ main:
 zero:   dd 0
 bounds: dd 5, 6
 kernel_selector: dd DATA32
+
+; In a page of its own: it tells the selector, and does not trap.
+        align 4096
+selector_in_gs:
+        mov ecx, gs
+.end:   ud2
+        align 4096
 
         END

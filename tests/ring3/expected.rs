@@ -14,10 +14,8 @@ pub struct Conditions {
 #[derive(Debug, Default)]
 struct Row {
     always: Vec<&'static str>,
-    translated: Vec<&'static str>,
     direct: Vec<&'static str>,
     long: Vec<&'static str>,
-    also: Vec<&'static str>,
 }
 
 fn table() -> BTreeMap<&'static str, Row> {
@@ -37,10 +35,8 @@ fn table() -> BTreeMap<&'static str, Row> {
         }
         let row = rows.get_mut(name).expect(line);
         match key {
-            "translated" => row.translated.push(outcome),
             "direct" => row.direct.push(outcome),
             "long" => row.long.push(outcome),
-            "also" => row.also.push(outcome),
             _ => panic!("{line}"),
         }
     }
@@ -78,10 +74,8 @@ pub fn differences(
             wrong.push(format!("unexpected: {full}: {outcome}"));
             continue;
         };
-        let more: [(bool, &[&str]); 5] = [
+        let more: [(bool, &[&str]); 3] = [
             (true, &row.always),
-            (true, &row.also),
-            (conditions.translated, &row.translated),
             (!conditions.translated, &row.direct),
             (conditions.long, &row.long),
         ];

@@ -1,6 +1,8 @@
 //! Running guest code directly, and what stops it.
 
 use super::policy::demotes;
+use super::reads::{Known, Reads};
+use super::shadow::Code;
 use super::space::Live;
 use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::fault::{Fault, Vector};
@@ -8,6 +10,7 @@ use crate::cpu::segment::load_segment;
 use crate::executor::{ExecutorError, Selectors, Trap, TrapKind, UserRegs};
 use crate::kicker::Kicker;
 use crate::memory::attr;
+use crate::mmu::Mmu;
 use crate::vcpu::core::Core;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
@@ -157,6 +160,7 @@ fn enter(
     now: u64,
 ) -> Result<Option<Trap>, ExecutorError> {
     core.direct.ensure_live(&mut core.mmu, slot, now)?;
+    hide(st, core, slot)?;
     upgrade(st, core, slot)?;
     core.direct.hide_tables(&mut core.mmu, slot, now);
     let direct = &mut core.direct;
@@ -184,6 +188,23 @@ fn enter(
         kind: TrapKind::Kick,
         selectors: Selectors::loaded(regs),
     })))
+}
+
+/// What the executor must not show grows when the guest gives FS or GS a selector: code is
+/// searched anew then.
+fn hide(st: &GuestState, core: &mut Core, slot: usize) -> Result<(), ExecutorError> {
+    let Core { direct, mmu, .. } = core;
+    let live = direct.slots[slot].as_mut().and_then(|s| s.live.as_mut());
+    let hidden = Reads::hidden(st);
+    let Some(live) = live.filter(|live| !live.hidden.contains(hidden)) else {
+        return Ok(());
+    };
+    if live.shadow.pages() != 0 {
+        live.forget(mmu, &mut direct.tables);
+        live.executor.reset()?;
+    }
+    live.hidden |= hidden;
+    Ok(())
 }
 
 /// Takes over the segment registers that guest code has loaded itself, from the guest's own
@@ -316,6 +337,9 @@ fn page_fault(
         map_around(st, core, slot, at, page.size, now)?;
         return Ok(Next::Again);
     };
+    if have.code == Code::Translated && is_fetch(st, cr2) {
+        return Ok(Next::Translate(false));
+    }
     let Ok(page) = core.mmu.walk(st, cr2, Access::Read, Privilege::User, false) else {
         core.direct.stats.page_faults += 1;
         return Ok(Next::Translate(false));
@@ -327,7 +351,15 @@ fn page_fault(
         core.code_written(st, page.phys & !(PAGE_SIZE - 1), PAGE_SIZE);
     }
     let rights = Live::rights(&core.mmu, &page);
-    if (rights.write && !have.write) || (rights.execute && !have.execute) {
+    if rights.execute && have.code == Code::Unknown && is_fetch(st, cr2) {
+        map_around(st, core, slot, at, page.size, now)?;
+        let code = core.direct.live(slot).and_then(|live| live.shadow.get(at));
+        return Ok(match code {
+            Some(mapped) if mapped.code == Code::Direct => Next::Again,
+            _ => Next::Translate(false),
+        });
+    }
+    if rights.write && !have.write {
         remap(st, core, slot, at)?;
         return Ok(Next::Again);
     }
@@ -348,7 +380,15 @@ fn page_fault(
     Ok(Next::Translate(false))
 }
 
-/// Maps page `at` of the current space with the rights that it has now.
+/// True if a page fault at `cr2` may be that of an instruction fetch: it is in the page of the
+/// instruction, or the instruction may go on there.
+fn is_fetch(st: &GuestState, cr2: u32) -> bool {
+    const LONGEST: u32 = 15;
+    cr2 >> 12 == st.eip() >> 12 || cr2.wrapping_sub(st.eip()) < LONGEST
+}
+
+/// Maps page `at` of the current space with the rights that it has now. It may have been written:
+/// its code is searched when it is executed next.
 fn remap(st: &mut GuestState, core: &mut Core, slot: usize, at: u32) -> Result<(), ExecutorError> {
     let Core { direct, mmu, .. } = core;
     let walked = mmu.walk(st, at << 12, Access::Read, Privilege::User, false);
@@ -357,7 +397,7 @@ fn remap(st: &mut GuestState, core: &mut Core, slot: usize, at: u32) -> Result<(
         && mmu.ram.is_plain_ram(page.phys)
     {
         direct.stats.pages_mapped += 1;
-        live.map(st, mmu, &mut direct.tables, at, &page)?;
+        live.map(st, mmu, &mut direct.tables, at, &page, Code::Unknown)?;
         let runs = u64::from(live.shadow.runs());
         direct.stats.most_mappings = direct.stats.most_mappings.max(runs);
     }
@@ -378,7 +418,25 @@ fn upgrade(st: &mut GuestState, core: &mut Core, slot: usize) -> Result<(), Exec
     Ok(())
 }
 
+/// Whether the code in `page` reads what the executor must hide.
+fn judge_code(st: &GuestState, mmu: &Mmu, known: &mut Known, hidden: Reads, page: u32) -> Code {
+    let reads = known.of(page, |lin, to| {
+        let walked = mmu.walk(st, lin, Access::Read, Privilege::User, false);
+        walked.is_ok_and(|found| {
+            mmu.ram.read(found.phys, to);
+            true
+        })
+    });
+    if (reads & hidden).is_empty() {
+        Code::Direct
+    } else {
+        Code::Translated
+    }
+}
+
 /// Maps page `at` and what is around it and has been used before, or the whole of a large page.
+/// Where an instruction fetch asks for it, what is around and cannot be written becomes executable
+/// too.
 fn map_around(
     st: &mut GuestState,
     core: &mut Core,
@@ -395,12 +453,14 @@ fn map_around(
     let Some(live) = &mut space.live else {
         return Ok(());
     };
+    let fetch = is_fetch(st, at << 12);
     let (base, span) = live.region_of(at);
+    let first = at & !(AROUND - 1);
+    let near = first..first + AROUND;
     let block = if size > PAGE_SIZE {
         base..base + span
     } else {
-        let first = at & !(AROUND - 1);
-        first..first + AROUND
+        near.clone()
     };
     if live.shadow.runs() + span > direct.max_mappings {
         direct.stats.evictions += 1;
@@ -412,7 +472,9 @@ fn map_around(
         }
     }
     for page in block {
-        if page << 12 < lowest || live.shadow.get(page).is_some() {
+        let have = live.shadow.get(page).map(|m| m.code);
+        let search = fetch && near.contains(&page) && have.is_none_or(|c| c == Code::Unknown);
+        if page << 12 < lowest || (have.is_some() && !search) {
             continue;
         }
         // Only what has been accessed: nothing else could be in a TLB.
@@ -420,8 +482,18 @@ fn map_around(
         if let Ok(found) = walked
             && mmu.ram.is_plain_ram(found.phys)
         {
+            let search = search && !found.no_execute && (page == at || !found.may_write);
+            if have.is_some() && !search {
+                continue;
+            }
+            let code = if search {
+                judge_code(st, mmu, &mut direct.known, live.hidden, page)
+            } else {
+                Code::Unknown
+            };
+            direct.stats.translated_pages += u64::from(code == Code::Translated);
             direct.stats.pages_mapped += 1;
-            live.map(st, mmu, &mut direct.tables, page, &found)?;
+            live.map(st, mmu, &mut direct.tables, page, &found, code)?;
         }
     }
     let runs = u64::from(live.shadow.runs());

@@ -12,12 +12,14 @@
 //! An executor's mappings are never more than the guest's tables and the page watches allow: every
 //! table that a mapping was made from is watched ([`attr::TABLE`]), and a write to an entry drops
 //! what was made from it before guest code runs there again. A page that gets a watch of its own is
-//! dropped in the same way ([`Direct::forbid_writes`]). This is stricter than a TLB, so INVLPG and
+//! dropped in the same way ([`Direct::forbid_writes`]). Code that reads what an executor cannot show
+//! is not executable there (`reads`). This is stricter than a TLB, so INVLPG and
 //! CR3 loads need nothing.
 
 mod affinity;
 mod enter;
 pub mod policy;
+mod reads;
 mod shadow;
 mod space;
 mod tables;
@@ -30,8 +32,10 @@ use affinity::Affinity;
 pub(crate) use enter::{Next, allowed, run};
 use hashbrown::HashMap;
 use policy::{Evidence, Record};
+use reads::Known;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::state::GuestState;
+use shadow::Code;
 use space::{Live, SpaceKey};
 use std::os::fd::BorrowedFd;
 use tables::{Level, Tables};
@@ -80,6 +84,8 @@ pub struct DirectStats {
     pub foreign: u64,
     /// Guest code that loaded a segment register.
     pub selectors: u64,
+    /// Pages of code that stay translated because they read what an executor cannot show.
+    pub translated_pages: u64,
     /// FPU states loaded into executors.
     pub fpu_loads: u64,
     /// Pages mapped.
@@ -116,6 +122,7 @@ pub struct Direct {
     index: HashMap<SpaceKey, usize>,
     slots: Vec<Option<Space>>,
     tables: Tables,
+    known: Known,
     evidence: Evidence,
     /// The last tick: VM time and this thread's processor time, ns.
     last_tick: (u64, u64),
@@ -246,6 +253,12 @@ impl Direct {
             return slot;
         }
         None
+    }
+
+    /// True if the code at `eip` in the space of `slot` reads what its executor cannot show.
+    pub(crate) fn must_translate(&mut self, slot: usize, eip: u32) -> bool {
+        let mapped = self.live(slot).and_then(|live| live.shadow.get(eip >> 12));
+        mapped.is_some_and(|mapped| mapped.code == Code::Translated)
     }
 
     /// Finds or makes the slot of a space. None if all slots are in use by promoted spaces.

@@ -1,6 +1,17 @@
 //! What an executor has mapped: a shadow of the guest's page tables, and how many host mappings
 //! it makes.
 
+/// What is known of a page as code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Nothing yet, or the guest's tables do not let it be executed: mapped without that right.
+    Unknown,
+    /// It may be executed directly.
+    Direct,
+    /// It has instructions that must be translated ([`super::reads`]): mapped without the right.
+    Translated,
+}
+
 /// What one guest-linear page is in an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapped {
@@ -8,31 +19,44 @@ pub struct Mapped {
     pub frame: u32,
     /// Mapped writable.
     pub write: bool,
-    /// Mapped executable.
-    pub execute: bool,
+    /// Mapped executable if [`Code::Direct`].
+    pub code: Code,
 }
 
 const PRESENT: u32 = 1;
 const WRITE: u32 = 2;
-const EXECUTE: u32 = 4;
+const DIRECT: u32 = 4;
+const TRANSLATED: u32 = 8;
 
 impl Mapped {
     fn pack(self) -> u32 {
-        let bit = |on: bool, bit| if on { bit } else { 0 };
-        self.frame << 12 | PRESENT | bit(self.write, WRITE) | bit(self.execute, EXECUTE)
+        let write = if self.write { WRITE } else { 0 };
+        let code = match self.code {
+            Code::Unknown => 0,
+            Code::Direct => DIRECT,
+            Code::Translated => TRANSLATED,
+        };
+        self.frame << 12 | PRESENT | write | code
     }
 
     fn unpack(word: u32) -> Option<Self> {
         (word & PRESENT != 0).then_some(Self {
             frame: word >> 12,
             write: word & WRITE != 0,
-            execute: word & EXECUTE != 0,
+            code: match word & (DIRECT | TRANSLATED) {
+                0 => Code::Unknown,
+                DIRECT => Code::Direct,
+                _ => Code::Translated,
+            },
         })
     }
 
     /// True if the host keeps `self` and `next` in one mapping when `next` follows it.
     fn joins(self, next: Self) -> bool {
-        self.frame + 1 == next.frame && self.write == next.write && self.execute == next.execute
+        let executable = |m: Self| m.code == Code::Direct;
+        self.frame + 1 == next.frame
+            && self.write == next.write
+            && executable(self) == executable(next)
     }
 }
 
@@ -101,7 +125,7 @@ impl Shadow {
             .filter_map(|(i, part)| Some((i, part.as_ref()?)))
             .flat_map(|(i, part)| {
                 let hits = part.iter().enumerate();
-                hits.filter(move |(_, w)| **w & !EXECUTE == wanted)
+                hits.filter(move |(_, w)| **w & !(DIRECT | TRANSLATED) == wanted)
                     .map(move |(j, _)| (i * PART + j) as u32)
             })
             .collect()
@@ -135,7 +159,7 @@ mod tests {
         Mapped {
             frame,
             write,
-            execute: true,
+            code: Code::Direct,
         }
     }
 
@@ -150,6 +174,21 @@ mod tests {
         // Other rights split.
         s.set(0x101, mapped(11, true));
         assert_eq!((s.pages(), s.runs()), (3, 3));
+        let unknown = Mapped {
+            code: Code::Unknown,
+            ..mapped(11, false)
+        };
+        s.set(0x101, unknown);
+        assert_eq!(s.runs(), 3);
+        s.set(
+            0x102,
+            Mapped {
+                code: Code::Translated,
+                ..mapped(12, false)
+            },
+        );
+        assert_eq!((s.get(0x101), s.runs()), (Some(unknown), 2));
+        s.set(0x101, mapped(11, true));
         assert_eq!(s.remove(0x101), Some(mapped(11, true)));
         assert_eq!((s.pages(), s.runs()), (2, 2));
         assert_eq!(s.remove(0x101), None);

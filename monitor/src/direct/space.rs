@@ -1,6 +1,7 @@
 //! A promoted address space: its executor and what is mapped there.
 
-use super::shadow::{Mapped, Shadow};
+use super::reads::Reads;
+use super::shadow::{Code, Mapped, Shadow};
 use super::tables::{Level, Tables, Use};
 use crate::executor::{Executor, ExecutorError, Rights};
 use crate::memory::attr;
@@ -61,6 +62,8 @@ pub struct Live {
     pub exposed: Vec<u64>,
     /// A page whose rights may have grown.
     pub grown: Option<u32>,
+    /// What the code that is mapped executable does not read.
+    pub hidden: Reads,
 }
 
 impl Live {
@@ -76,6 +79,7 @@ impl Live {
             drops: 0,
             exposed: Vec::new(),
             grown: None,
+            hidden: Reads::empty(),
         }
     }
 
@@ -115,7 +119,8 @@ impl Live {
     }
 
     /// Maps guest-linear page number `at` as the walk's result `page` says, and watches the tables
-    /// that it came from. Done before guest code runs next.
+    /// that it came from. It is executable if `code` and the tables say so. Done before guest code
+    /// runs next.
     /// # Errors
     /// Those of [`Executor::map`].
     pub fn map(
@@ -125,6 +130,7 @@ impl Live {
         tables: &mut Tables,
         at: u32,
         page: &Page,
+        code: Code,
     ) -> Result<(), ExecutorError> {
         let (base, _) = self.region_of(at);
         let region = *self.regions.entry(base).or_insert_with(|| Region {
@@ -140,7 +146,9 @@ impl Live {
             }
         }
         // After the watches: a table may map itself.
-        let rights = Self::rights(mmu, page);
+        let mut rights = Self::rights(mmu, page);
+        let code = if rights.execute { code } else { Code::Unknown };
+        rights.execute = code == Code::Direct;
         let phys = page.phys & !(PAGE_SIZE - 1);
         if rights.write {
             mmu.ram.set_attributes(phys, attr::DIRECT);
@@ -148,7 +156,7 @@ impl Live {
         let mapped = Mapped {
             frame: (phys / PAGE_SIZE) as u32,
             write: rights.write,
-            execute: rights.execute,
+            code,
         };
         let new = self.shadow.get(at).is_none();
         self.shadow.set(at, mapped);

@@ -209,6 +209,9 @@ impl Vcpu {
         let Some(slot) = core.direct.wanted(st, || clock.now_ns()) else {
             return false;
         };
+        if core.direct.must_translate(slot, st.eip()) {
+            return false;
+        }
         match direct::run(st, core, &kicker, slot) {
             Next::Again => {}
             Next::Translate(single) => core.direct.hold(single),
