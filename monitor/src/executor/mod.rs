@@ -83,7 +83,7 @@ pub use mailbox::Rights;
 pub use pool::ExecutorPool;
 pub use process::Executor;
 pub use registers::{Selectors, UserRegs};
-pub use support::{Unsupported, host_support, sysenter_traps};
+pub use support::{Unsupported, host_support, int80_is_call, sysenter_traps};
 pub use trap::{ForeignCause, Trap, TrapKind};
 
 /// The descriptor of guest RAM inside every executor.

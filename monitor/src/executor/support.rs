@@ -68,6 +68,13 @@ pub fn host_support() -> Result<(), Unsupported> {
     }
 }
 
+/// True if `int 0x80` in an executor stops as a system call: the host's kernel has IA32 emulation.
+/// Without it, the same is #GP, which serves as well. False too where there are no executors.
+#[must_use]
+pub fn int80_is_call() -> bool {
+    probe(&[0xcd, 0x80]).is_ok_and(|(trap, _)| trap.kind == TrapKind::Syscall)
+}
+
 /// True if SYSENTER in an executor is an exact trap, as on AMD processors (#UD in compatibility
 /// mode). On others it enters the host's kernel, which loses EIP and ESP: a guest that runs directly
 /// must not be offered it. False too where there are no executors.

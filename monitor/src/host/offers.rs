@@ -38,6 +38,16 @@ pub fn offers() -> Vec<Offer> {
         offer("ptrace", ptrace(), "no direct execution"),
         offer("seccomp filters", seccomp(), "no direct execution"),
         offer(
+            "IA32 emulation",
+            directly(executor::int80_is_call(), "int 0x80 stops as a system call"),
+            "nothing: int 0x80 stops as #GP where ring 3 runs directly",
+        ),
+        offer(
+            "SYSENTER",
+            directly(executor::sysenter_traps(), "traps exactly in 32-bit code"),
+            "guests are not offered it where ring 3 may run directly",
+        ),
+        offer(
             "XSAVEOPT",
             feature(is_x86_feature_detected!("xsaveopt")),
             "saving FPU state by XSAVE costs more",
@@ -83,6 +93,15 @@ pub fn offers() -> Vec<Offer> {
             "nothing: there is no engine that uses it",
         ),
     ]
+}
+
+/// What was tried in an executor.
+fn directly(works: bool, how: &str) -> Result<String, String> {
+    if works {
+        Ok(how.into())
+    } else {
+        Err("it does not, or nothing runs directly".into())
+    }
 }
 
 fn feature(has: bool) -> Result<String, String> {
@@ -217,7 +236,7 @@ mod tests {
     #[test]
     fn every_offer_is_told_in_one_line() {
         let all = offers();
-        assert!(all.len() > 8);
+        assert!(all.len() > 10);
         for offer in all {
             let (Ok(text) | Err(text)) = &offer.found;
             assert!(
