@@ -76,8 +76,8 @@ pub struct Emitted {
     pub hot: u32,
     /// Offset of the entry for direct jumps.
     pub body: u32,
-    /// Jump cache and soft TLB that it uses.
-    pub table: usize,
+    /// What it was translated for.
+    pub mode: Mode,
     /// Ids of its callout sites.
     pub sites: core::ops::Range<u32>,
     /// Ids of its links.

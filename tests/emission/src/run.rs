@@ -103,12 +103,13 @@ fn disturb(subject: &mut Subject, units: &[UnitId], rng: &mut Rng) {
         };
         let link = link + rng.below(from.links.len() as u32);
         if rng.chance(10) {
-            translator.link_by_cache(link, from.table);
+            translator.link_by_cache(link, from.mode.table());
         } else {
-            // As the run loop does: units of one table.
-            let to = rng.pick(units);
-            if translator.emitted(to).table == from.table {
-                translator.link(link, to);
+            // As the run loop does: units of one mode.
+            let first = rng.below(units.len() as u32) as usize;
+            let mut candidates = units[first..].iter().chain(&units[..first]);
+            if let Some(to) = candidates.find(|u| translator.mode_of(**u) == from.mode) {
+                translator.link(link, *to);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The cache seen from outside: what was emitted, for listings and the emission checker.
 
 use super::{Translator, UnitId};
+use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::unit::Emitted;
 
@@ -32,7 +33,7 @@ impl Translator {
             code: self.memory.read(u.start as usize, u.size as usize),
             hot: u.hot,
             body: u.body - u.start,
-            table: u.key.mode.table(),
+            mode: u.key.mode,
             sites: u.sites.clone(),
             links: u.links.clone(),
             exits: self.links[u.links.start as usize..u.links.end as usize]
@@ -47,17 +48,24 @@ impl Translator {
         }
     }
 
+    /// What a unit was translated for.
+    #[must_use]
+    pub fn mode_of(&self, unit: UnitId) -> Mode {
+        self.units[unit.0 as usize].key.mode
+    }
+
     /// Every unit in the cache, those that were dropped included.
     pub fn units(&self) -> impl Iterator<Item = UnitId> + use<> {
         (0..self.units.len() as u32).map(UnitId)
     }
 
-    /// Whether a host address is a unit's entry for direct jumps.
+    /// What the unit was translated for whose entry for direct jumps is at a host address.
     #[must_use]
-    pub fn is_body(&self, host: u64) -> bool {
+    pub fn mode_of_body(&self, host: u64) -> Option<Mode> {
         let offset = host.wrapping_sub(self.memory.address(0));
         let next = self.units.partition_point(|u| u64::from(u.body) <= offset);
-        next > 0 && u64::from(self.units[next - 1].body) == offset
+        let unit = self.units.get(next.checked_sub(1)?)?;
+        (u64::from(unit.body) == offset).then_some(unit.key.mode)
     }
 
     /// Bytes of the cache from a host address on; fewer at its end, none outside.

@@ -37,7 +37,7 @@ pub(super) fn fixed(code: &[u8], base: u64) -> Result<usize, Vec<Violation>> {
     let mut info = InstructionInfoFactory::new();
     let mut dead = false; // padding after a transfer
     let mut count = 0;
-    for insn in &list {
+    for (n, insn) in list.iter().enumerate() {
         if dead && insn.code() == Code::Int3 {
             continue;
         }
@@ -46,7 +46,13 @@ pub(super) fn fixed(code: &[u8], base: u64) -> Result<usize, Vec<Violation>> {
             insn.flow_control(),
             FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return
         );
-        if let Err(why) = instruction(insn, &starts, &mut info) {
+        let before = n.checked_sub(1).map(|n| &list[n]).filter(|_| {
+            // What a branch reaches has more than one predecessor.
+            !list
+                .iter()
+                .any(|i| branches(i) && i.near_branch_target() == insn.ip())
+        });
+        if let Err(why) = instruction(insn, before, &starts, &mut info) {
             found.push(Violation {
                 offset: (insn.ip() - base) as u32,
                 text: text(insn),
@@ -74,8 +80,28 @@ fn own(insn: &Instruction) -> bool {
     )
 }
 
+fn branches(insn: &Instruction) -> bool {
+    insn.op_count() > 0 && insn.op0_kind() == OpKind::NearBranch64
+}
+
+/// Whether `before` has just put into r14 what `insn` uses it for: an index of 16 bits, or the poll
+/// pointer.
+fn prepared(before: Option<&Instruction>, poll: bool) -> bool {
+    before.is_some_and(|b| {
+        let to = b.op_count() == 2 && b.op0_kind() == OpKind::Register;
+        if poll {
+            to && b.op0_register() == Register::R14
+                && b.code() == Code::Mov_r64_rm64
+                && state_operand(b) == Some(off!(poll_ptr))
+        } else {
+            to && b.op0_register() == Register::R14D && b.code() == Code::Movzx_r32_rm16
+        }
+    })
+}
+
 fn instruction(
     insn: &Instruction,
+    before: Option<&Instruction>,
     starts: &[u64],
     factory: &mut InstructionInfoFactory,
 ) -> Result<(), String> {
@@ -100,7 +126,7 @@ fn instruction(
             // Into the cache: by the argument of `enter`, after a fault, by the jump cache.
             let by_register =
                 insn.op0_kind() == OpKind::Register && insn.op0_register() == Register::R14;
-            return if by_register || jump_operand(insn) {
+            return if by_register || jump_operand(insn, before) {
                 Ok(())
             } else {
                 Err("an indirect jump of no permitted form".into())
@@ -109,7 +135,7 @@ fn instruction(
         FlowControl::IndirectCall if insn.code() == Code::Call_rm64 => return helper_operand(insn),
         _ => return Err("a control transfer of no permitted form".into()),
     }
-    operands(insn, factory)
+    operands(insn, before, factory)
 }
 
 fn state_operand(insn: &Instruction) -> Option<i32> {
@@ -121,7 +147,7 @@ fn state_operand(insn: &Instruction) -> Option<i32> {
         .flatten()
 }
 
-fn jump_operand(insn: &Instruction) -> bool {
+fn jump_operand(insn: &Instruction, before: Option<&Instruction>) -> bool {
     if state_operand(insn) == Some(off!(resume_rip)) {
         return true;
     }
@@ -129,6 +155,7 @@ fn jump_operand(insn: &Instruction) -> bool {
         && insn.memory_index() == Register::R14
         && insn.memory_index_scale() == 8
         && insn.segment_prefix() == Register::None
+        && prepared(before, false)
         && (0..2).any(|t| insn.memory_displacement64() == jump_cache_off(t) as u64)
 }
 
@@ -144,7 +171,11 @@ fn helper_operand(insn: &Instruction) -> Result<(), String> {
     }
 }
 
-fn operands(insn: &Instruction, factory: &mut InstructionInfoFactory) -> Result<(), String> {
+fn operands(
+    insn: &Instruction,
+    before: Option<&Instruction>,
+    factory: &mut InstructionInfoFactory,
+) -> Result<(), String> {
     let info = factory.info(insn);
     let stack = |r: Register| r.full_register() == Register::RSP;
     for used in info.used_memory() {
@@ -155,7 +186,8 @@ fn operands(insn: &Instruction, factory: &mut InstructionInfoFactory) -> Result<
             let poll = insn.memory_base() == Register::R14
                 && insn.memory_index() == Register::None
                 && insn.memory_displacement64() == 0
-                && insn.code() == Code::Mov_r32_rm32;
+                && insn.code() == Code::Mov_r32_rm32
+                && prepared(before, true);
             if poll {
                 continue;
             }

@@ -16,7 +16,7 @@
 //! | masked move to `[rdi]` | rdi = r13 + r14 with a look-up of all its bytes for writing |
 //!
 //! **Control** goes to the unit itself (at an instruction), the fixed exits and helpers, linked
-//! units, or by `[r15+jump cache]` with r13 the target EIP, or by RET with r13 the EIP. Every half
+//! units of the same mode, or by `[r15+jump cache]` with r13 the target EIP, or by RET with r13 the EIP. Every half
 //! ends in a transfer; no code is unreachable.
 //!
 //! **Registers**: r15, rsp and segment registers are never written (but RSP by CALL, RET and the
@@ -73,7 +73,7 @@ pub struct UnitCode<'a> {
 
 /// What direct jumps may reach outside their unit.
 pub struct Neighbours<'a> {
-    /// Whether an address is some unit's entry for direct jumps.
+    /// Whether an address is the entry for direct jumps of a unit of the same mode.
     pub is_body: &'a dyn Fn(u64) -> bool,
     /// Code at an address.
     pub read: &'a dyn Fn(u64, usize) -> Vec<u8>,
@@ -139,7 +139,7 @@ pub fn unit(code: &UnitCode<'_>, near: &Neighbours<'_>) -> Result<usize, Vec<Vio
 pub fn translated(translator: &Translator, id: UnitId) -> Result<usize, Vec<Violation>> {
     let emitted = translator.emitted(id);
     let near = Neighbours {
-        is_body: &|address| translator.is_body(address),
+        is_body: &|address| translator.mode_of_body(address) == Some(emitted.mode),
         read: &|address, len| translator.read(address, len),
     };
     unit(
@@ -148,7 +148,7 @@ pub fn translated(translator: &Translator, id: UnitId) -> Result<usize, Vec<Viol
             code: &emitted.code,
             hot: emitted.hot,
             body: emitted.body,
-            table: emitted.table,
+            table: emitted.mode.table(),
             stubs: translator.stubs(),
             sites: emitted.sites,
             links: emitted.links,

@@ -472,6 +472,22 @@ fn fixed_code_is_held_to_its_own_rules() {
         &fixed_verdict(&|a| dynasm!(a ; .arch x64 ; call QWORD [r15 + off!(poll_ptr)])),
         "a call of no",
     );
+    let poll = |a: &mut Asm| dynasm!(a ; .arch x64 ; mov r14, [r15 + off!(poll_ptr)] ; mov r14d, [r14] ; ret);
+    assert_eq!(fixed_verdict(&poll), "");
+    rejects(
+        &fixed_verdict(
+            &|a| dynasm!(a ; .arch x64 ; mov r14, [r15 + off!(rip)] ; mov r14d, [r14] ; ret),
+        ),
+        "no permitted form",
+    );
+    let look_up = |a: &mut Asm| dynasm!(a ; .arch x64 ; movzx r14d, r13w ; jmp QWORD [r15 + r14 * 8 + jump_cache_off(0)]);
+    assert_eq!(fixed_verdict(&look_up), "");
+    rejects(
+        &fixed_verdict(
+            &|a| dynasm!(a ; .arch x64 ; mov r14d, r13d ; jmp QWORD [r15 + r14 * 8 + jump_cache_off(0)]),
+        ),
+        "no permitted form",
+    );
     rejects(
         &fixed_verdict(&|a| dynasm!(a ; .arch x64 ; mov [r15 + jump_cache_off(0)], rax)),
         "jump cache",
