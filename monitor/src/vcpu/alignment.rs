@@ -2,10 +2,11 @@
 //!
 //! While they are on, [`GuestState::mode`] asks for units of one instruction, and the run loop calls
 //! [`before`] ahead of each. What an instruction is about to access is computed from its operands;
-//! an access that would fault otherwise is left to the instruction, since #GP, #SS and #PF come
-//! first. Code without alignment checks pays nothing.
+//! an access that would fault otherwise is left to the instruction. Code without alignment checks
+//! pays nothing.
 //!
-//! Left out: INS and OUTS without the right to the port, which raise #AC where #GP is due.
+//! Left out: INS and OUTS without the right to the port, which raise #AC where #GP is due; likewise
+//! far calls by a bad selector with a misaligned stack. SSE operands under MXCSR.MM are not checked.
 
 use crate::cpu::cpuid::Vendor;
 use crate::cpu::env::{Access, Env, Privilege};
