@@ -44,6 +44,14 @@ fn table() -> BTreeMap<&'static str, Row> {
 }
 
 fn fits(pattern: &str, outcome: &str) -> bool {
+    if let Some((range, pattern)) = pattern.strip_prefix('{').and_then(|p| p.split_once('}')) {
+        let (least, most) = range.split_once('-').expect(range);
+        let digits = outcome.chars().take_while(char::is_ascii_digit).count();
+        let (number, outcome) = outcome.split_at(digits);
+        let [least, most] = [least, most].map(|n| n.parse::<u32>().expect(range));
+        let within = number.parse().is_ok_and(|n| (least..=most).contains(&n));
+        return within && fits(pattern, outcome);
+    }
     match pattern.strip_suffix("...") {
         Some(begin) => outcome.starts_with(begin),
         None => pattern == outcome,
@@ -106,4 +114,20 @@ pub fn differences(
         }
     }
     wrong
+}
+
+#[test]
+fn ranges_and_beginnings_fit() {
+    for (pattern, outcome, fit) in [
+        ("ran", "ran", true),
+        ("ran", "ran, eax 0", false),
+        ("ran...", "ran, eax 0", true),
+        ("{12-14} of 20...", "13 of 20, one taken", true),
+        ("{12-14} of 20", "14 of 20", true),
+        ("{12-14} of 20", "15 of 20", false),
+        ("{12-14} of 20", " of 20", false),
+        ("{12-14} of 20", "13 of 21", false),
+    ] {
+        assert_eq!(fits(pattern, outcome), fit, "{pattern}: {outcome}");
+    }
 }

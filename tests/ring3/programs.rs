@@ -55,7 +55,7 @@ fn hostile(guest: &str, policy: &str, long: bool) {
 
 #[test]
 fn hostile_programs_translated() {
-    hostile("debian-686-pae/ring3", "translate", false);
+    hostile("debian-686/ring3", "translate", false);
 }
 
 #[test]
@@ -66,7 +66,15 @@ fn hostile_programs_directly() {
 #[test]
 #[ignore = "takes a while; make test-guests runs it"]
 fn hostile_programs_by_the_usual_policy() {
-    hostile("debian-686-pae/ring3", "auto", false);
+    for guest in ["debian-686-pae/ring3", "debian-686/ring3"] {
+        hostile(guest, "auto", false);
+    }
+}
+
+#[test]
+#[ignore = "takes a while; make test-guests runs it"]
+fn hostile_programs_directly_without_pae() {
+    hostile("debian-686/ring3", "direct", false);
 }
 
 #[test]
