@@ -148,7 +148,18 @@ impl Keyboard {
         } else if self.repeat.is_some_and(|(held, _)| held == key) {
             self.repeat = None;
         }
-        self.send(key, down)
+        let taken = self.send(key, down);
+        if !taken {
+            // What the guest will not hear of has not happened: the host may try again.
+            self.down[key.index()] = was;
+            self.repeat = None;
+        }
+        taken
+    }
+
+    /// The key that is held repeats no more.
+    pub fn stop_repeat(&mut self) {
+        self.repeat = None;
     }
 
     /// Whether a released key sends its break code.

@@ -128,6 +128,11 @@ impl Kbc {
         taken
     }
 
+    /// The key that is held repeats no more, for a host that types and may be late with the release.
+    pub fn stop_repeat(&mut self) {
+        self.keyboard.stop_repeat();
+    }
+
     /// The mouse moves by `dx` to the right, `dy` down and `dz` wheel clicks towards the user,
     /// with the given buttons held.
     pub fn mouse_event(&mut self, now: Nanos, dx: i32, dy: i32, dz: i32, buttons: Buttons) {

@@ -174,6 +174,37 @@ fn held_key_repeats_at_the_typematic_rate() {
 }
 
 #[test]
+fn a_typed_key_does_not_repeat() {
+    let mut kbc = Kbc::new();
+    kbc.key_event(0, Key::from_set1(0x1e).unwrap(), true);
+    kbc.stop_repeat();
+    assert_eq!(keys(&mut kbc), [0x1e]);
+    assert_eq!(kbc.next_deadline(), None);
+    kbc.advance(2_000_000_000);
+    assert_eq!(keys(&mut kbc), []);
+}
+
+#[test]
+fn a_key_that_found_no_room_is_taken_when_there_is() {
+    let mut kbc = Kbc::new();
+    command(&mut kbc, 0xad, &[]);
+    let mut lost = None;
+    for code in 2..0x40 {
+        let key = Key::from_set1(code).unwrap();
+        if !kbc.key_event(0, key, true) {
+            lost = Some((key, code as u8));
+            break;
+        }
+    }
+    let (key, code) = lost.unwrap();
+    assert!(!kbc.key_event(0, key, true), "still no room");
+    command(&mut kbc, 0xae, &[]);
+    keys(&mut kbc);
+    assert!(kbc.key_event(kbc.now, key, true));
+    assert_eq!(keys(&mut kbc), [code]);
+}
+
+#[test]
 fn full_keyboard_buffer_reports_one_overrun() {
     let mut kbc = Kbc::new();
     command(&mut kbc, 0xad, &[]);

@@ -84,6 +84,15 @@ impl Board {
         taken
     }
 
+    /// Like [`Self::key_event`] with the key down, but it never repeats: a script's key comes once,
+    /// however late a busy host releases it.
+    pub fn type_key(&mut self, key: Key) -> bool {
+        let taken = self.key_event(key, true);
+        self.chips.keyboard.stop_repeat();
+        self.after_access();
+        taken
+    }
+
     /// The mouse moves by `dx` to the right, `dy` down and `dz` wheel clicks towards the user.
     pub fn mouse_event(&mut self, dx: i32, dy: i32, dz: i32, buttons: Buttons) {
         self.chips

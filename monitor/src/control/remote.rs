@@ -196,7 +196,11 @@ impl Remote {
 
     fn key(&self, key: Key, down: bool) -> Result<(), String> {
         for _ in 0..KEY_TRIES {
-            let taken = self.board().key_event(key, down);
+            let taken = if down {
+                self.board().type_key(key)
+            } else {
+                self.board().key_event(key, false)
+            };
             self.notify();
             if taken {
                 return Ok(());
