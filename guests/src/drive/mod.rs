@@ -153,7 +153,7 @@ impl<'a> Attempt<'a> {
             Monitor::Ring3 { program, options } => {
                 let mut command = ring3_machine(program, image);
                 command.args(options);
-                let (process, machine) = ring3::start(command, deadline)?;
+                let (process, machine) = ring3::start(command, deadline, image.proof.exit_status)?;
                 (process, Box::new(machine))
             }
             Monitor::Qemu => {

@@ -39,7 +39,7 @@ pub(super) fn start(mut command: Command, deadline: Instant) -> Result<(Process,
     command.args(["-serial", "null", "-parallel", "null", "-qmp"]);
     command.arg(format!("unix:{},server=on,wait=off", socket.display()));
     let process = Process::start(command, directory)?;
-    let (process, stream) = ring3::connect(process, &socket, deadline)?;
+    let (process, stream) = ring3::connect(process, &socket, deadline, None)?;
     let directory = process.directory().to_owned();
     let mut machine = Qemu {
         stream: BufReader::new(stream),
