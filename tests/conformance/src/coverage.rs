@@ -268,7 +268,8 @@ fn address(case: &Case, i: &Instruction, found: &mut Vec<&'static str>) {
         k if k & 0xa == 0 => found.push("read-only segment"),
         _ => {}
     }
-    let at = i.virtual_address(0, 0, |r, _, _| register(case, r));
+    let operand = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory);
+    let at = operand.and_then(|n| i.virtual_address(n, 0, |r, _, _| register(case, r)));
     // The segment's base is taken as 0 above: offsets wrap, bases are added here.
     let (Some(offset), size) = (at, i.memory_size().size() as u32) else {
         return;
