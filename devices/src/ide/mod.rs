@@ -33,6 +33,12 @@ pub mod offset {
     pub const BUS_MASTER: u16 = 0x20;
 }
 
+/// Whether a read of this offset moves data and, until the status is read, lowers no output.
+#[must_use]
+pub fn is_data_register(offset: u16) -> bool {
+    matches!(offset, offset::PRIMARY | offset::SECONDARY)
+}
+
 /// The base address register of the bus master ports.
 pub const BUS_MASTER_BAR: usize = 4;
 

@@ -3,6 +3,7 @@
 use super::Board;
 use super::wiring::{Slot, VGA_WINDOW};
 use ring3_devices::bus::MmioDevice;
+use ring3_devices::ide;
 use ring3_devices::vga::{VRAM_SIZE, Vga};
 
 /// The offset in the linear framebuffer that the guest has mapped at `pa`.
@@ -32,6 +33,26 @@ impl Board {
             })
         };
         value & open_bus(size)
+    }
+
+    /// Reads a port once for each element of `size` bytes in `data`, as one repeated INS does.
+    pub fn port_in_run(&mut self, port: u16, size: u8, data: &mut [u8]) {
+        let (slot, offset) = self.ports.find(port);
+        // Between the words of a disk nothing has to be looked at: its interrupt line may rise
+        // with the next block, and stays high until the status is read.
+        let stream = slot == Slot::Ide && ide::is_data_register(offset);
+        let now = self.clock.now_ns();
+        for element in data.chunks_exact_mut(usize::from(size)) {
+            let value = if stream && let Some(chip) = self.chips.at(slot) {
+                chip.read(now, offset, size)
+            } else {
+                self.port_in(port, size)
+            };
+            element.copy_from_slice(&value.to_le_bytes()[..element.len()]);
+        }
+        if stream {
+            self.after_cycle(slot, offset, false, now);
+        }
     }
 
     /// Writes a port; `size` is 1, 2 or 4 bytes. Where nothing answers, it is ignored.

@@ -347,6 +347,43 @@ fn bus_masters_tell_of_code_and_spare_devices() {
 }
 
 #[test]
+fn a_run_of_reads_is_as_one_read_after_another() {
+    let disk: Vec<u8> = (0..3 * 512).map(|i| (i / 3) as u8).collect();
+    let prepared = || {
+        let (mut board, _) = firmware_board();
+        board.attach_disk(0, 0, Box::new(MemoryDisk::new(disk.clone(), false)));
+        let writes = [
+            // The second 8259's initialization: vectors from 70h.
+            [(0xa0, 0x11), (0xa1, 0x70), (0xa1, 2), (0xa1, 1)],
+            // READ SECTORS, three from the first.
+            [(0x1f2, 3), (0x1f3, 0), (0x1f6, 0xe0), (0x1f7, 0x20)],
+        ];
+        for (port, value) in writes.concat() {
+            board.port_out(port, 1, value);
+        }
+        board
+    };
+    for size in [2, 4] {
+        let (mut one, mut run) = (prepared(), prepared());
+        for (port, bytes) in [(0x1f0, 1024), (0x3fd, 8), (0x1f0, 512)] {
+            let expected: Vec<u8> = (0..bytes / usize::from(size))
+                .flat_map(|_| one.port_in(port, size).to_le_bytes()[..usize::from(size)].to_vec())
+                .collect();
+            let mut data = vec![0; bytes];
+            run.port_in_run(port, size, &mut data);
+            assert!(data == expected, "port {port:x} by {size}");
+            assert!(port != 0x1f0 || data != vec![0; bytes], "port {port:x} by {size}");
+            // Requests of the second 8259, and the drive's status without acknowledgement.
+            one.port_out(0xa0, 1, 0x0a);
+            run.port_out(0xa0, 1, 0x0a);
+            assert_eq!(run.port_in(0xa0, 1), one.port_in(0xa0, 1));
+            assert_eq!(run.port_in(0x3f6, 1), one.port_in(0x3f6, 1));
+        }
+        assert_eq!(run.port_in(0xa0, 1) & 0x40, 0x40, "the line of the channel");
+    }
+}
+
+#[test]
 fn a_reset_keeps_drives_and_battery_backed_memory() {
     let (mut board, _) = firmware_board();
     board.attach_disk(0, 0, Box::new(MemoryDisk::new(vec![0; 512], false)));

@@ -98,6 +98,13 @@ pub trait Env {
     fn read_pdptes(&mut self, cr3: u64) -> [u64; 4];
     /// Reads a port; `size` is 1, 2 or 4 bytes.
     fn port_in(&mut self, port: u16, size: u8) -> u32;
+    /// Reads a port once for each element of `size` bytes in `data`.
+    fn port_in_run(&mut self, port: u16, size: u8, data: &mut [u8]) {
+        for element in data.chunks_exact_mut(usize::from(size)) {
+            let value = self.port_in(port, size).to_le_bytes();
+            element.copy_from_slice(&value[..element.len()]);
+        }
+    }
     /// Writes a port; `size` is 1, 2 or 4 bytes.
     fn port_out(&mut self, port: u16, size: u8, value: u32);
     /// The guest's time stamp counter without `Msrs::tsc_offset`, in ticks.

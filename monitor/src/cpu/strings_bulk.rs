@@ -188,10 +188,7 @@ pub fn chunk<E: Env>(
             if env.probe(st, to, bytes as u32, Access::Write, who).is_err() {
                 return Ok(0);
             }
-            for element in data.chunks_exact_mut(size) {
-                let value = env.port_in(port, size as u8).to_le_bytes();
-                element.copy_from_slice(&value[..size]);
-            }
+            env.port_in_run(port, size as u8, data);
             env.write(st, to, data, who)?;
         }
         StringOp::Outs => {

@@ -468,6 +468,12 @@ impl Env for Core {
         value
     }
 
+    fn port_in_run(&mut self, port: u16, size: u8, data: &mut [u8]) {
+        let mut board = self.board();
+        board.port_in_run(port, size, data);
+        self.after_board_write(board);
+    }
+
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let mut board = self.board();
         board.port_out(port, size, value);
