@@ -372,7 +372,10 @@ fn a_run_of_reads_is_as_one_read_after_another() {
             let mut data = vec![0; bytes];
             run.port_in_run(port, size, &mut data);
             assert!(data == expected, "port {port:x} by {size}");
-            assert!(port != 0x1f0 || data != vec![0; bytes], "port {port:x} by {size}");
+            assert!(
+                port != 0x1f0 || data != vec![0; bytes],
+                "port {port:x} by {size}"
+            );
             // Requests of the second 8259, and the drive's status without acknowledgement.
             one.port_out(0xa0, 1, 0x0a);
             run.port_out(0xa0, 1, 0x0a);
