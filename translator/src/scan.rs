@@ -33,8 +33,9 @@ pub fn too_long(bytes: &[u8], code32: bool) -> bool {
         return false;
     };
     let bits = if code32 { 32 } else { 16 };
-    // The decoder wants to see what follows the fifteenth byte, even if it lies on a missing page.
-    let mut padded = [0; 2 * LONGEST];
+    // The decoder wants to see what follows the fifteenth byte, even if it lies on a missing page:
+    // 58H is an opcode and a ModR/M byte almost everywhere.
+    let mut padded = [0x58; 2 * LONGEST];
     let given = bytes.len().min(padded.len());
     padded[..given].copy_from_slice(&bytes[..given]);
     for (from, &byte) in first.iter().enumerate() {
@@ -140,6 +141,7 @@ mod tests {
         lock[0] = 0xf0;
         assert!(!too_long(&with(&lock, &[0x90, 0x90, 0x90]), true));
         assert!(!too_long(&[0x0f, 0xff, 0xc0], true));
+        assert!(too_long(&with(&[0x2e; 13], &[0xc5, 0xfc]), true));
         // An undefined opcode that ends at the fifteenth byte.
         assert!(!too_long(&with(&[0x26; 13], &[0xde, 0xda]), false));
         assert!(!too_long(&with(&[0x26; 13], &[0xde, 0xda, 0xcc]), false));
