@@ -2,13 +2,13 @@
 //! clock and its time stamp counter derive.
 //!
 //! It stops while the machine is paused, so that a paused guest sees no time pass. A *manual*
-//! clock moves only when told to: tests step it. Readers take no lock: the four base values are
+//! clock moves only when told to: tests step it. Readers take no lock: the base values are
 //! guarded by a sequence counter (odd while a writer changes them), writers by a mutex.
-#![allow(unsafe_code)] // RDTSC has no safe form
 
+use crate::host_tsc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The rate of a manual clock's time stamp counter, in Hz.
 const MANUAL_TSC_HZ: u64 = 1_000_000_000;
@@ -20,8 +20,11 @@ const CALIBRATION: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct VmClock {
     manual: bool,
-    epoch: Instant,
+    /// The host's monotonic clock at the start, ns.
+    epoch: u64,
     tsc_hz: u64,
+    /// Ticks of the time stamp counter in a nanosecond, times 2^32.
+    tsc_rate: u64,
     wall_base_ns: AtomicU64,
     sequence: AtomicU32,
     running: AtomicBool,
@@ -29,10 +32,6 @@ pub struct VmClock {
     host_base: AtomicU64,
     /// Clock nanoseconds at that moment.
     vm_base: AtomicU64,
-    /// The host's counter at that moment.
-    host_tsc_base: AtomicU64,
-    /// The guest's counter at that moment.
-    vm_tsc_base: AtomicU64,
     writer: Mutex<()>,
 }
 
@@ -62,15 +61,14 @@ impl VmClock {
     fn build(manual: bool, tsc_hz: u64, wall_base_ns: u64) -> Self {
         Self {
             manual,
-            epoch: Instant::now(),
+            epoch: host_tsc::monotonic_ns(),
             tsc_hz,
+            tsc_rate: ((u128::from(tsc_hz) << 32) / 1_000_000_000).max(1) as u64,
             wall_base_ns: AtomicU64::new(wall_base_ns),
             sequence: AtomicU32::new(0),
             running: AtomicBool::new(true),
             host_base: AtomicU64::new(0),
             vm_base: AtomicU64::new(0),
-            host_tsc_base: AtomicU64::new(rdtsc()),
-            vm_tsc_base: AtomicU64::new(0),
             writer: Mutex::new(()),
         }
     }
@@ -92,13 +90,7 @@ impl VmClock {
     /// The time stamp counter of the machine, in ticks of [`VmClock::tsc_hz`], 0 at the start.
     #[must_use]
     pub fn tsc(&self) -> u64 {
-        self.read(|| {
-            let base = self.vm_tsc_base.load(Ordering::Relaxed);
-            if !self.advances_alone() {
-                return base;
-            }
-            base.wrapping_add(rdtsc().wrapping_sub(self.host_tsc_base.load(Ordering::Relaxed)))
-        })
+        ((u128::from(self.now_ns()) * u128::from(self.tsc_rate)) >> 32) as u64
     }
 
     /// The clock time at which [`VmClock::tsc`] reaches `counter`, in ns; the present if it has. A
@@ -106,22 +98,9 @@ impl VmClock {
     #[must_use]
     pub fn time_of_tsc(&self, counter: u64) -> u64 {
         let ticks = counter.wrapping_sub(self.tsc()) as i64;
-        let left = u128::from(ticks.max(0) as u64) * 1_000_000_000;
-        let left = left.div_ceil(u128::from(self.tsc_hz.max(1)));
+        let left = (u128::from(ticks.max(0) as u64) << 32).div_ceil(u128::from(self.tsc_rate));
         self.now_ns()
             .saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
-    }
-
-    /// The constant that [`VmClock::tsc`] adds to the host's counter while the clock runs, for
-    /// code that executes RDTSC itself. Changes at each pause and resume; `None` while stopped.
-    #[must_use]
-    pub fn tsc_offset_from_host(&self) -> Option<u64> {
-        self.read(|| {
-            self.advances_alone().then(|| {
-                let host = self.host_tsc_base.load(Ordering::Relaxed);
-                self.vm_tsc_base.load(Ordering::Relaxed).wrapping_sub(host)
-            })
-        })
     }
 
     /// The rate of the time stamp counter, in Hz.
@@ -160,9 +139,7 @@ impl VmClock {
                 let ran = self
                     .host_ns()
                     .saturating_sub(self.host_base.load(Ordering::Relaxed));
-                let ticks = rdtsc().wrapping_sub(self.host_tsc_base.load(Ordering::Relaxed));
                 self.vm_base.fetch_add(ran, Ordering::Relaxed);
-                self.vm_tsc_base.fetch_add(ticks, Ordering::Relaxed);
             }
             self.running.store(false, Ordering::Relaxed);
         });
@@ -175,7 +152,6 @@ impl VmClock {
                 return;
             }
             self.host_base.store(self.host_ns(), Ordering::Relaxed);
-            self.host_tsc_base.store(rdtsc(), Ordering::Relaxed);
             self.running.store(true, Ordering::Relaxed);
         });
     }
@@ -187,8 +163,6 @@ impl VmClock {
             if self.manual && self.running.load(Ordering::Relaxed) {
                 let now = self.vm_base.load(Ordering::Relaxed).saturating_add(ns);
                 self.vm_base.store(now, Ordering::Relaxed);
-                let ticks = u128::from(now) * u128::from(self.tsc_hz) / 1_000_000_000;
-                self.vm_tsc_base.store(ticks as u64, Ordering::Relaxed);
             }
         });
     }
@@ -209,7 +183,7 @@ impl VmClock {
     }
 
     fn host_ns(&self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
+        host_tsc::monotonic_ns().saturating_sub(self.epoch)
     }
 
     fn read<T>(&self, compute: impl Fn() -> T) -> T {
@@ -245,22 +219,15 @@ impl Default for VmClock {
     }
 }
 
-/// The host's time stamp counter.
-fn rdtsc() -> u64 {
-    // SAFETY: RDTSC reads a counter and touches no memory; every x86-64 processor has it, and
-    // Linux leaves it enabled for user mode.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
-
 /// One (clock, counter) pair: the tightest of a few, so that a preemption between the two
 /// readings does not count.
-fn tsc_sample() -> (Instant, u64) {
-    let mut best = (Instant::now(), rdtsc());
-    let mut best_width = Duration::MAX;
+fn tsc_sample() -> (u64, u64) {
+    let mut best = (host_tsc::monotonic_ns(), host_tsc::read());
+    let mut best_width = u64::MAX;
     for _ in 0..8 {
-        let before = Instant::now();
-        let ticks = rdtsc();
-        let width = before.elapsed();
+        let before = host_tsc::monotonic_ns();
+        let ticks = host_tsc::read();
+        let width = host_tsc::monotonic_ns().saturating_sub(before);
         if width < best_width {
             best_width = width;
             best = (before, ticks);
@@ -274,8 +241,8 @@ fn measure_tsc_hz(span: Duration) -> u64 {
     let (start, first) = tsc_sample();
     std::thread::sleep(span);
     let (end, last) = tsc_sample();
-    let ns = end.duration_since(start).as_nanos().max(1);
-    (u128::from(last.wrapping_sub(first)) * 1_000_000_000 / ns) as u64
+    let ns = end.saturating_sub(start).max(1);
+    (u128::from(last.wrapping_sub(first)) * 1_000_000_000 / u128::from(ns)) as u64
 }
 
 #[cfg(test)]
@@ -305,7 +272,6 @@ mod tests {
         let (ns, ticks) = (clock.now_ns(), clock.tsc());
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!((clock.now_ns(), clock.tsc()), (ns, ticks));
-        assert!(clock.tsc_offset_from_host().is_none());
         clock.resume();
         let later = clock.now_ns();
         assert!(later >= ns && later < ns + 15_000_000, "{ns} {later}");

@@ -12,6 +12,7 @@ pub mod executor;
 pub mod firmware;
 pub mod host;
 pub mod host_fault;
+pub mod host_tsc;
 pub mod image;
 pub mod kicker;
 pub mod linux;

@@ -2,10 +2,12 @@
 //!
 //! A hand-over between two processes on the same host processor costs a few microseconds, on
 //! different ones 26 to 160. The host's scheduler would spread the two, so both are held on one
-//! while guest code runs directly. Now and then, and whenever the guest is idle, they are let go,
+//! while guest code runs directly, and the thread gives up the counter that executors may not read
+//! ([`host_tsc`]). Now and then, and whenever the guest is idle, they are let go,
 //! so that the host can move them.
 
 use crate::executor::Executor;
+use crate::host_tsc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -30,6 +32,7 @@ impl Affinity {
     /// Call before guest code runs in `executor` at `now` (ns). Where the host refuses, everything
     /// works, only slower.
     pub fn before_run(&mut self, executor: &mut Executor, now: u64) {
+        host_tsc::hide();
         match self.held {
             Some((_, since)) if now.saturating_sub(since) > HOLD => {
                 self.release();
@@ -62,6 +65,7 @@ impl Affinity {
 
     /// Lets the thread go.
     pub fn release(&mut self) {
+        host_tsc::show();
         if self.held.take().is_some()
             && let Some(allowed) = &self.allowed
         {

@@ -1,6 +1,7 @@
 //! Stopping a running executor from any thread or signal handler.
-#![allow(unsafe_code)] // two system calls without pointers to Rust objects but one local
+#![allow(unsafe_code)] // a system call without pointers
 
+use crate::host_tsc::monotonic_ns;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl ExecutorKick {
         if !self.0.running.load(Ordering::Acquire) {
             return;
         }
-        let now = monotonic();
+        let now = monotonic_ns().max(1);
         if let Err(first) =
             self.0
                 .unanswered
@@ -71,17 +72,4 @@ impl ExecutorKick {
         self.0.unanswered.store(0, Ordering::Release);
         self.0.running.store(running, Ordering::Release);
     }
-}
-
-fn monotonic() -> u64 {
-    let mut t = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes to a live local.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
-    (t.tv_sec as u64)
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(t.tv_nsec as u64)
-        .max(1)
 }
