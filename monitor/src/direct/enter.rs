@@ -11,6 +11,7 @@ use crate::executor::{ExecutorError, Selectors, Trap, TrapKind, UserRegs};
 use crate::kicker::Kicker;
 use crate::memory::attr;
 use crate::mmu::Mmu;
+use crate::vcpu::Span;
 use crate::vcpu::core::Core;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
@@ -21,12 +22,14 @@ use ring3_translator::state::{GuestState, SegClass, SegReg, cr0, cr4, eflags};
 pub(crate) enum Next {
     /// Looks around and decides anew.
     Again,
-    /// Executes translated code, or a single instruction of it if true, before deciding anew.
-    Translate(bool),
+    /// Executes so much translated code before deciding anew.
+    Translate(Span),
 }
 
 /// CR4.PVI: ring 3 has virtual interrupts.
 const PVI: u64 = 2;
+/// The opcode of SYSENTER.
+const SYSENTER: [u8; 2] = [0x0f, 0x34];
 /// DR6.BS: a single step.
 const DR6_BS: u64 = 1 << 14;
 /// Flags that ring-3 code changes.
@@ -86,14 +89,20 @@ fn store(st: &mut GuestState, regs: &UserRegs) {
 
 /// Runs the space in `slot` until something stops it.
 pub(crate) fn run(st: &mut GuestState, core: &mut Core, kicker: &Kicker, slot: usize) -> Next {
+    let page = st.eip() >> 12;
+    if let Some(live) = core.direct.live(slot)
+        && live.gates.contains(page)
+    {
+        return Next::Translate(Span::KeptInstruction);
+    }
     let now = core.clock.now_ns();
     let mut regs = registers(st);
     let trap = match enter(st, core, kicker, slot, &mut regs, now) {
         Ok(Some(trap)) => trap,
-        Ok(None) => return Next::Translate(false),
+        Ok(None) => return Next::Translate(Span::Unit),
         Err(e) => {
             core.direct.failed(&mut core.mmu, slot, now, &e);
-            return Next::Translate(false);
+            return Next::Translate(Span::Unit);
         }
     };
     let after = core.clock.now_ns();
@@ -130,6 +139,7 @@ pub(crate) fn run(st: &mut GuestState, core: &mut Core, kicker: &Kicker, slot: u
 
 /// Counts a stop for or against its space.
 fn judge(core: &mut Core, slot: usize, kind: TrapKind, next: Next, now: u64) {
+    let costs = core.direct.costs();
     let Some(Some(space)) = core.direct.slots.get_mut(slot) else {
         return;
     };
@@ -142,7 +152,7 @@ fn judge(core: &mut Core, slot: usize, kind: TrapKind, next: Next, now: u64) {
         _ => {
             let live = space.live.as_ref();
             let cpu = || live.map_or(0, |l| l.executor.cpu_time());
-            space.record.trapped(now, cpu)
+            space.record.trapped(now, &costs, cpu)
         }
     };
     if too_often && demotes(core.direct.policy) {
@@ -257,14 +267,14 @@ fn follow(st: &mut GuestState, core: &mut Core, slot: usize, kind: TrapKind, now
             Ok(next) => next,
             Err(e) => {
                 core.direct.failed(&mut core.mmu, slot, now, &e);
-                Next::Translate(false)
+                Next::Translate(Span::Unit)
             }
         },
         TrapKind::Syscall => {
             core.direct.stats.system_calls += 1;
-            if bytes_before(st, core) == [0xcd, 0x80] {
+            if code_bytes(st, core, -2) == [0xcd, 0x80] {
                 st.rip = u64::from(st.eip().wrapping_sub(2));
-                Next::Translate(false)
+                Next::Translate(Span::Unit)
             } else {
                 // SYSCALL, which the processor model lacks in 32-bit code; its EIP is lost.
                 core.raise(st, Fault::ud());
@@ -272,6 +282,13 @@ fn follow(st: &mut GuestState, core: &mut Core, slot: usize, kind: TrapKind, now
             }
         }
         TrapKind::Exception { vector, .. } => {
+            if vector == 6 && code_bytes(st, core, 0) == SYSENTER {
+                core.direct.stats.system_calls += 1;
+                if let Err(e) = found_gate(st, core, slot) {
+                    core.direct.failed(&mut core.mmu, slot, now, &e);
+                }
+                return Next::Translate(Span::Unit);
+            }
             core.direct.stats.exceptions[usize::from(vector & 31)] += 1;
             exception(st, core, vector)
         }
@@ -280,10 +297,10 @@ fn follow(st: &mut GuestState, core: &mut Core, slot: usize, kind: TrapKind, now
     }
 }
 
-/// The two bytes before EIP.
-fn bytes_before(st: &mut GuestState, core: &mut Core) -> [u8; 2] {
+/// Two bytes of code, `distance` bytes from EIP.
+fn code_bytes(st: &mut GuestState, core: &mut Core, distance: i32) -> [u8; 2] {
     let mut bytes = [0; 2];
-    let at = LinAddr(u64::from(st.eip().wrapping_sub(2)));
+    let at = LinAddr(u64::from(st.eip().wrapping_add_signed(distance)));
     match core.read(st, at, &mut bytes, Privilege::User) {
         Ok(()) => bytes,
         Err(_) => [0; 2],
@@ -293,7 +310,7 @@ fn bytes_before(st: &mut GuestState, core: &mut Core) -> [u8; 2] {
 /// An exception other than #PF. Faults are found again by translated code at the same EIP; traps
 /// are past their instruction.
 fn exception(st: &mut GuestState, core: &mut Core, vector: u8) -> Next {
-    let before = bytes_before(st, core);
+    let before = code_bytes(st, core, -2);
     let back = match (vector, before) {
         // POPF has set TF: this is the trap after the instruction that followed it.
         (1, _) if st.sys_flags & eflags::TF != 0 => {
@@ -308,7 +325,11 @@ fn exception(st: &mut GuestState, core: &mut Core, vector: u8) -> Next {
     st.rip = u64::from(st.eip().wrapping_sub(back));
     // #GP is often an instruction that the guest may execute and this host may not (RDTSC, IN by
     // permission): one instruction is enough then.
-    Next::Translate(vector == 13)
+    Next::Translate(if vector == 13 {
+        Span::Instruction
+    } else {
+        Span::Unit
+    })
 }
 
 /// #PF in the executor: a mapping that is missing or too narrow, or a fault of the guest's.
@@ -327,22 +348,22 @@ fn page_fault(
     let Some(have) = live.shadow.get(at) else {
         let Ok(page) = core.mmu.walk(st, cr2, Access::Read, Privilege::User, true) else {
             core.direct.stats.page_faults += 1;
-            return Ok(Next::Translate(false));
+            return Ok(Next::Translate(Span::Unit));
         };
         if cr2 < lowest || !core.mmu.ram.is_plain_ram(page.phys) {
             core.direct.stats.write_misses += 1;
-            return Ok(Next::Translate(true));
+            return Ok(Next::Translate(Span::Instruction));
         }
         core.direct.stats.misses += 1;
         map_around(st, core, slot, at, page.size, now)?;
         return Ok(Next::Again);
     };
     if have.code == Code::Translated && is_fetch(st, cr2) {
-        return Ok(Next::Translate(false));
+        return gate_called(st, core, slot, at);
     }
     let Ok(page) = core.mmu.walk(st, cr2, Access::Read, Privilege::User, false) else {
         core.direct.stats.page_faults += 1;
-        return Ok(Next::Translate(false));
+        return Ok(Next::Translate(Span::Unit));
     };
     let watches = core.mmu.ram.attributes(page.phys) & attr::WATCHED;
     if page.writable && !have.write && watches == attr::CODE {
@@ -356,7 +377,7 @@ fn page_fault(
         let code = core.direct.live(slot).and_then(|live| live.shadow.get(at));
         return Ok(match code {
             Some(mapped) if mapped.code == Code::Direct => Next::Again,
-            _ => Next::Translate(false),
+            _ => Next::Translate(Span::Unit),
         });
     }
     if rights.write && !have.write {
@@ -369,15 +390,49 @@ fn page_fault(
         if let Some(live) = core.direct.live(slot) {
             live.grown = Some(at);
         }
-        return Ok(Next::Translate(true));
+        return Ok(Next::Translate(Span::Instruction));
     }
     if page.writable && !rights.write {
         // A watched page: the write goes through its watchers.
         core.direct.stats.write_misses += 1;
-        return Ok(Next::Translate(true));
+        return Ok(Next::Translate(Span::Instruction));
     }
     core.direct.stats.page_faults += 1;
-    Ok(Next::Translate(false))
+    Ok(Next::Translate(Span::Unit))
+}
+
+/// SYSENTER has stopped guest code: its page is a gate.
+fn found_gate(st: &mut GuestState, core: &mut Core, slot: usize) -> Result<(), ExecutorError> {
+    let page = st.eip() >> 12;
+    let new = core
+        .direct
+        .live(slot)
+        .is_some_and(|live| live.gates.add(page));
+    if new {
+        remap(st, core, slot, page)?;
+    }
+    Ok(())
+}
+
+/// A fetch from a page that is translated; it may be a gate.
+fn gate_called(
+    st: &mut GuestState,
+    core: &mut Core,
+    slot: usize,
+    at: u32,
+) -> Result<Next, ExecutorError> {
+    let entries = core.kernel_entries();
+    if let Some(live) = core.direct.live(slot)
+        && live.gates.contains(at)
+    {
+        let stays = live.gates.called(at, entries);
+        core.direct.stats.gate_calls += 1;
+        if !stays {
+            remap(st, core, slot, at)?;
+            return Ok(Next::Again);
+        }
+    }
+    Ok(Next::Translate(Span::Unit))
 }
 
 /// True if a page fault at `cr2` may be that of an instruction fetch: it is in the page of the

@@ -18,6 +18,7 @@
 
 mod affinity;
 mod enter;
+mod gates;
 pub mod policy;
 mod reads;
 mod shadow;
@@ -28,10 +29,11 @@ use crate::config::Ring3Policy;
 use crate::executor::{ExecutorError, ExecutorPool, Unsupported, host_support};
 use crate::memory::{GuestRam, attr};
 use crate::mmu::Mmu;
+use crate::vcpu::Span;
 use affinity::Affinity;
 pub(crate) use enter::{Next, allowed, run};
 use hashbrown::HashMap;
-use policy::{Evidence, Record};
+use policy::{Costs, Evidence, Record};
 use reads::Known;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::state::GuestState;
@@ -74,8 +76,12 @@ pub struct DirectStats {
     pub write_misses: u64,
     /// Guest page faults.
     pub page_faults: u64,
+    /// Time and processor time of the executor that one hand-over takes, ns; 0 before the first.
+    pub trap_ns: (u64, u64),
     /// System call instructions.
     pub system_calls: u64,
+    /// Calls of pages that hold SYSENTER.
+    pub gate_calls: u64,
     /// Other exceptions, by vector.
     pub exceptions: [u64; 32],
     /// Stops by events for the processor.
@@ -128,9 +134,11 @@ pub struct Direct {
     last_tick: (u64, u64),
     /// Number of promoted spaces.
     promoted: usize,
-    /// The next pass of the run loop executes translated code: a single instruction if true.
-    hold: Option<bool>,
+    /// The next pass of the run loop executes so much translated code.
+    hold: Option<Span>,
     affinity: Affinity,
+    /// What a hand-over costs here; measured once, with the first executor.
+    costs: Option<Costs>,
     max_mappings: u32,
     /// Counters.
     pub stats: DirectStats,
@@ -171,15 +179,14 @@ impl Direct {
         self.promoted != 0 || self.policy == Ring3Policy::Direct
     }
 
-    /// What the next pass of the run loop must do translated, if anything: true for a single
-    /// instruction.
-    pub fn take_hold(&mut self) -> Option<bool> {
+    /// What the next pass of the run loop must do translated, if anything.
+    pub(crate) fn take_hold(&mut self) -> Option<Span> {
         self.hold.take()
     }
 
     /// Keeps direct execution off for one pass of the run loop: see [`Self::take_hold`].
-    pub fn hold(&mut self, single: bool) {
-        self.hold = Some(single);
+    pub(crate) fn hold(&mut self, span: Span) {
+        self.hold = Some(span);
     }
 
     /// The guest loads CR3, or the processor was idle: what ran before is no evidence for what runs
@@ -196,6 +203,7 @@ impl Direct {
     /// An external interrupt has stopped ring-3 code of the current space: time to judge it.
     pub fn tick(&mut self, st: &GuestState, now: u64, entries: u64) {
         let share = self.host_share(now);
+        let costs = self.costs();
         if !self.evidence.is_enough(now) || !allowed(st) {
             return;
         }
@@ -205,7 +213,7 @@ impl Direct {
         };
         let earned = space
             .record
-            .earns_promotion(now, &self.evidence, entries, share);
+            .earns_promotion(now, &self.evidence, entries, share, &costs);
         if !space.promoted && earned {
             let (time, _) = self.evidence.measure(now, entries, share);
             self.stats.promotion_ns += time;
@@ -226,6 +234,11 @@ impl Direct {
         let used = cpu.saturating_sub(cpu_then) * 256;
         used.checked_div(now.saturating_sub(then))
             .map_or(256, |share| share.min(256))
+    }
+
+    /// The costs of a hand-over as measured, or as on common hosts.
+    fn costs(&self) -> Costs {
+        self.costs.unwrap_or_default()
     }
 
     fn promote(&mut self, slot: Option<usize>, now: u64) {
@@ -315,7 +328,13 @@ impl Direct {
             return Ok(());
         };
         self.stats.started += u64::from(pool.idle() == 0);
-        let executor = pool.take()?;
+        let mut executor = pool.take()?;
+        if self.costs.is_none() {
+            self.affinity.before_run(&mut executor, now);
+            let costs = executor.costs()?;
+            self.stats.trap_ns = (costs.trap, costs.cpu);
+            self.costs = Some(costs);
+        }
         if let Some(Some(space)) = self.slots.get_mut(slot) {
             space.record.begin_judgement(executor.cpu_time());
             space.live = Some(Live::new(executor, slot, &space.key));

@@ -1,9 +1,10 @@
 //! When an address space runs directly: the decisions, without the machinery.
 //!
-//! A trap out of an executor costs about 20 µs with all that follows, and a translated program runs
-//! two to five times slower than a direct one. So direct execution pays for runs between traps
-//! that are longer than some 20 µs of the bare processor's time, which is 40-100 µs of
-//! translated time.
+//! A trap out of an executor costs two hand-overs between processes, and a translated program runs
+//! two to eight times slower than a direct one. So direct execution pays for runs between traps that
+//! last about as long, on the bare processor, as such a trap, or several times that translated.
+//! What a trap costs differs much between hosts (three times as much on virtual ones), so it is
+//! measured.
 //!
 //! All times are processor time: on a busy host, waiting for the processor is no computing.
 
@@ -11,10 +12,10 @@ use crate::config::Ring3Policy;
 
 /// Least evidence for a promotion, ns.
 const EVIDENCE: u64 = 1_500_000;
-/// Mean translated time between kernel entries that earns a promotion, ns.
-const TRANSLATED_RUN: u64 = 60_000;
-/// Mean direct time between traps below which a space is demoted, ns.
-const DIRECT_RUN: u64 = 12_000;
+/// Mean translated time between kernel entries that earns a promotion, in costs of a trap.
+const TRANSLATED_RUN: u64 = 5;
+/// Mean direct time between traps below which a space is demoted, in costs of a trap.
+const DIRECT_RUN: u64 = 1;
 /// Traps that are judged together.
 const JUDGED: u32 = 64;
 /// Wait after the first demotion, ns; doubles with each.
@@ -26,8 +27,24 @@ const FORGIVEN: u64 = 1_000_000_000;
 /// Two evictions of all mappings within this time: the working set does not fit, ns.
 const EVICTION_SPACING: u64 = 2_000_000_000;
 
-/// What a trap itself adds to an executor's processor time, ns.
-const TRAP_OVERHEAD: u64 = 4_000;
+/// What a trap out of an executor and the way back cost on this host.
+#[derive(Clone, Copy, Debug)]
+pub struct Costs {
+    /// Time, ns.
+    pub trap: u64,
+    /// Processor time of the executor's in it, ns.
+    pub cpu: u64,
+}
+
+impl Default for Costs {
+    /// Before anything was measured.
+    fn default() -> Self {
+        Self {
+            trap: 12_000,
+            cpu: 4_000,
+        }
+    }
+}
 
 /// How the ring-3 code that runs now behaves: kernel entries since a point in time. Begins anew
 /// when the address space changes and when the processor was idle.
@@ -77,9 +94,17 @@ pub struct Record {
 impl Record {
     /// Whether the evidence earns this space a promotion.
     #[must_use]
-    pub fn earns_promotion(&self, now: u64, evidence: &Evidence, entries: u64, share: u64) -> bool {
+    pub fn earns_promotion(
+        &self,
+        now: u64,
+        evidence: &Evidence,
+        entries: u64,
+        share: u64,
+        costs: &Costs,
+    ) -> bool {
         let (time, run) = evidence.measure(now, entries, share);
-        now >= self.not_before && time >= EVIDENCE && run >= TRANSLATED_RUN << self.demotions
+        let enough = (TRANSLATED_RUN * costs.trap) << self.demotions;
+        now >= self.not_before && time >= EVIDENCE && run >= enough
     }
 
     /// The space is promoted.
@@ -103,22 +128,23 @@ impl Record {
 
     /// A trap other than a missing mapping or a kick stopped guest code. `cpu` tells the executor's
     /// processor time, ns. True if the space traps too often.
-    pub fn trapped(&mut self, now: u64, cpu: impl FnOnce() -> u64) -> bool {
+    pub fn trapped(&mut self, now: u64, costs: &Costs, cpu: impl FnOnce() -> u64) -> bool {
         self.traps += 1;
         if self.traps < JUDGED {
             return false;
         }
         let cpu = cpu();
-        let overhead = u64::from(self.traps + self.misses) * TRAP_OVERHEAD;
+        let overhead = u64::from(self.traps + self.misses) * costs.cpu;
         let computed = cpu
             .saturating_sub(self.judged_time)
             .saturating_sub(overhead);
         let mean = computed / u64::from(self.traps);
         self.begin_judgement(cpu);
-        if mean >= DIRECT_RUN && now.saturating_sub(self.promoted_at) > FORGIVEN {
+        let enough = DIRECT_RUN * costs.trap;
+        if mean >= enough && now.saturating_sub(self.promoted_at) > FORGIVEN {
             self.demotions = 0;
         }
-        mean < DIRECT_RUN
+        mean < enough
     }
 
     /// All mappings were evicted because there are too many. True if that happens too often.
@@ -148,23 +174,27 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
+    const COSTS: Costs = Costs {
+        trap: 12_000,
+        cpu: 4_000,
+    };
 
     #[test]
     fn computing_for_a_tick_is_enough() {
         let record = Record::default();
         let evidence = Evidence::begin(10 * MS, 500);
-        assert!(record.earns_promotion(12 * MS, &evidence, 500, 256));
-        assert!(record.earns_promotion(12 * MS, &evidence, 510, 256));
+        assert!(record.earns_promotion(12 * MS, &evidence, 500, 256, &COSTS));
+        assert!(record.earns_promotion(12 * MS, &evidence, 510, 256, &COSTS));
         assert!(
-            !record.earns_promotion(12 * MS, &evidence, 510, 64),
+            !record.earns_promotion(12 * MS, &evidence, 510, 64, &COSTS),
             "the host ran something else"
         );
         assert!(
-            !record.earns_promotion(11 * MS, &evidence, 500, 256),
+            !record.earns_promotion(11 * MS, &evidence, 500, 256, &COSTS),
             "too early"
         );
         assert!(
-            !record.earns_promotion(12 * MS, &evidence, 540, 256),
+            !record.earns_promotion(12 * MS, &evidence, 540, 256, &COSTS),
             "too many entries"
         );
     }
@@ -174,13 +204,13 @@ mod tests {
         let mut record = Record::default();
         record.promoted(0);
         for i in 0..63 {
-            assert!(!record.trapped(i, || unreachable!("not judged yet")));
+            assert!(!record.trapped(i, &COSTS, || unreachable!("not judged yet")));
         }
-        assert!(record.trapped(64, || 64 * 10_000));
+        assert!(record.trapped(64, &COSTS, || 64 * 10_000));
         let mut cpu = 64 * 10_000;
         for i in 0..640 {
             cpu += 60_000;
-            assert!(!record.trapped(i, || cpu));
+            assert!(!record.trapped(i, &COSTS, || cpu));
         }
     }
 
@@ -188,7 +218,7 @@ mod tests {
     fn quiet_stretches_count_for_the_space() {
         let mut record = Record::default();
         record.promoted(0);
-        assert!((0..64).all(|i| !record.trapped(i, || 10 * MS + 64 * 10_000)));
+        assert!((0..64).all(|i| !record.trapped(i, &COSTS, || 10 * MS + 64 * 10_000)));
     }
 
     #[test]
@@ -196,8 +226,8 @@ mod tests {
         let mut record = Record::default();
         record.promoted(0);
         (0..1000).for_each(|_| record.missed());
-        let cpu = 1000 * TRAP_OVERHEAD + 64 * 10_000;
-        assert!((0..64).any(|i| record.trapped(i, || cpu)));
+        let cpu = 1000 * COSTS.cpu + 64 * 10_000;
+        assert!((0..64).any(|i| record.trapped(i, &COSTS, || cpu)));
     }
 
     #[test]
@@ -206,17 +236,17 @@ mod tests {
         record.demoted(0);
         let evidence = Evidence::begin(0, 0);
         assert!(
-            !record.earns_promotion(49 * MS, &evidence, 0, 256),
+            !record.earns_promotion(49 * MS, &evidence, 0, 256, &COSTS),
             "backoff"
         );
-        assert!(record.earns_promotion(51 * MS, &evidence, 0, 256));
-        assert!(record.earns_promotion(51 * MS, &evidence, 400, 256));
-        assert!(!record.earns_promotion(51 * MS, &evidence, 450, 256));
+        assert!(record.earns_promotion(51 * MS, &evidence, 0, 256, &COSTS));
+        assert!(record.earns_promotion(51 * MS, &evidence, 400, 256, &COSTS));
+        assert!(!record.earns_promotion(51 * MS, &evidence, 450, 256, &COSTS));
         for _ in 0..20 {
             record.demoted(0);
         }
         assert!(
-            record.earns_promotion(4_000 * MS, &evidence, 0, 256),
+            record.earns_promotion(4_000 * MS, &evidence, 0, 256, &COSTS),
             "bounded"
         );
     }
@@ -227,7 +257,7 @@ mod tests {
         record.demoted(0);
         record.promoted(100 * MS);
         for _ in 0..64 {
-            assert!(!record.trapped(1_200 * MS, || 64 * 100_000));
+            assert!(!record.trapped(1_200 * MS, &COSTS, || 64 * 100_000));
         }
         assert_eq!(record.demotions, 0);
     }

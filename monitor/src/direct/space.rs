@@ -1,5 +1,6 @@
 //! A promoted address space: its executor and what is mapped there.
 
+use super::gates::Gates;
 use super::reads::Reads;
 use super::shadow::{Code, Mapped, Shadow};
 use super::tables::{Level, Tables, Use};
@@ -64,6 +65,8 @@ pub struct Live {
     pub grown: Option<u32>,
     /// What the code that is mapped executable does not read.
     pub hidden: Reads,
+    /// Pages by which guest code enters its kernel.
+    pub gates: Gates,
 }
 
 impl Live {
@@ -80,6 +83,7 @@ impl Live {
             exposed: Vec::new(),
             grown: None,
             hidden: Reads::empty(),
+            gates: Gates::default(),
         }
     }
 
@@ -147,7 +151,11 @@ impl Live {
         }
         // After the watches: a table may map itself.
         let mut rights = Self::rights(mmu, page);
-        let code = if rights.execute { code } else { Code::Unknown };
+        let code = match code {
+            _ if self.gates.contains(at) => Code::Translated,
+            _ if !rights.execute => Code::Unknown,
+            code => code,
+        };
         rights.execute = code == Code::Direct;
         let phys = page.phys & !(PAGE_SIZE - 1);
         if rights.write {

@@ -57,6 +57,7 @@
 
 #[cfg(test)]
 mod bench_tests;
+mod costs;
 #[cfg(test)]
 mod death_tests;
 mod filter;

@@ -44,6 +44,8 @@ pub struct Executor {
     /// to a process that is held, nothing is lost.
     pub(super) fpu: Vec<u8>,
     pub(super) fpu_current: bool,
+    /// Processor time that it has used for mapping, ns.
+    upkeep: u64,
     /// The host processor that it is held on.
     placed: Option<usize>,
     /// ptrace binds to the thread that started the process.
@@ -83,6 +85,7 @@ impl Executor {
             signal: None,
             fpu: Vec::new(),
             fpu_current: true,
+            upkeep: 0,
             placed: None,
             not_send: PhantomData,
         }
@@ -101,9 +104,14 @@ impl Executor {
         self.placed = core;
     }
 
-    /// Processor time that the process has used, ns; 0 where the host does not tell.
+    /// Processor time that the process has used for guest code and its traps, ns; 0 where the host
+    /// does not tell.
     #[must_use]
     pub fn cpu_time(&self) -> u64 {
+        self.all_cpu_time().saturating_sub(self.upkeep)
+    }
+
+    fn all_cpu_time(&self) -> u64 {
         nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(self.pid))
             .and_then(nix::time::ClockId::now)
             .map_or(0, |t| {
@@ -183,6 +191,7 @@ impl Executor {
 
     /// Runs the queued commands; returns the first that failed.
     pub(super) fn flush_commands(&mut self) -> Result<Option<(usize, io::Error)>, ExecutorError> {
+        let before = self.all_cpu_time();
         self.mailbox.seal();
         let queued = self.mailbox.queued();
         let (start, end) = (self.image.batch, self.image.batch_end);
@@ -193,6 +202,7 @@ impl Executor {
         };
         let result = self.run_fragment(&regs, end..=end);
         self.mailbox.clear();
+        self.upkeep += self.all_cpu_time().saturating_sub(before);
         let r = result?;
         let done = (r.rbx.wrapping_sub(MAILBOX_BASE) as usize) / COMMAND_BYTES;
         Ok((done < queued).then(|| (done, io::Error::from_raw_os_error(-(r.rax as i32)))))

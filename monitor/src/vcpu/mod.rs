@@ -32,6 +32,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use run::VcpuExit;
 
+/// How much translated code one pass of the run loop enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// A unit and whatever it leads to in the cache.
+    Unit,
+    /// One instruction, translated for this once.
+    Instruction,
+    /// One instruction of code that runs this way again and again.
+    KeptInstruction,
+}
+
 /// Bytes of the code cache.
 const CODE_CACHE: usize = 64 << 20;
 /// Bytes of the host stack that translated calls use.

@@ -8,8 +8,8 @@ use crate::cpu::fault::{Fault, Vector};
 use crate::direct::{self, Next};
 use crate::memory::attr;
 use crate::mmu::Miss;
-use crate::vcpu::Vcpu;
 use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core, Nmi};
+use crate::vcpu::{Span, Vcpu};
 use crate::vcpu::{alignment, debug};
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
@@ -89,12 +89,16 @@ impl Vcpu {
                 return Some(VcpuExit::Reached);
             }
             let once = st.interrupt_shadow != 0;
-            let mut single = once || core.engine == EngineKind::Step;
+            let mut span = if once || core.engine == EngineKind::Step {
+                Span::Instruction
+            } else {
+                Span::Unit
+            };
             let trap_flag = st.sys_flags & eflags::TF != 0;
             let armed = st.breakpoints_armed();
-            if st.cpl == 3 && core.direct.may_run() && !single {
-                if let Some(one) = core.direct.take_hold() {
-                    single = one;
+            if st.cpl == 3 && core.direct.may_run() && span == Span::Unit {
+                if let Some(held) = core.direct.take_hold() {
+                    span = held;
                 } else if self.run_directly() {
                     tail = None;
                     continue;
@@ -111,7 +115,7 @@ impl Vcpu {
             }
             core.completed = false;
             core.repeating = false;
-            let unit = match find(st, core, single) {
+            let unit = match find(st, core, span) {
                 Ok(unit) => unit,
                 Err(Stop::Fault(f)) => {
                     core.raise(st, f);
@@ -214,7 +218,7 @@ impl Vcpu {
         }
         match direct::run(st, core, &kicker, slot) {
             Next::Again => {}
-            Next::Translate(single) => core.direct.hold(single),
+            Next::Translate(span) => core.direct.hold(span),
         }
         true
     }
@@ -446,12 +450,12 @@ fn adapt(st: &mut GuestState, core: &mut Core, phys: u64) {
 }
 
 /// Finds or makes the unit at CS:EIP.
-fn find(st: &mut GuestState, core: &mut Core, single: bool) -> Result<UnitId, Stop> {
+fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<UnitId, Stop> {
     let state_mode = st.mode();
-    let mode = if single {
-        state_mode.single_instruction()
-    } else {
+    let mode = if span == Span::Unit {
         state_mode
+    } else {
+        state_mode.single_instruction()
     };
     core.mode = mode;
     let cs = *st.segment(SegReg::Cs);
@@ -462,11 +466,13 @@ fn find(st: &mut GuestState, core: &mut Core, single: bool) -> Result<UnitId, St
     let lin = (cs.base as u32).wrapping_add(eip);
     let (phys, global) = core.mmu.fetch(st, lin)?;
     core.note_code_page(lin);
-    if !single {
+    if span == Span::Unit {
         core.own_table(st, mode, cs.base);
     }
     let key = Key { phys, eip, mode };
-    if !single && let Some(unit) = core.translator.lookup(&key) {
+    if span != Span::Instruction
+        && let Some(unit) = core.translator.lookup(&key)
+    {
         let valid = match core.translator.second_page(unit) {
             None => true,
             Some(page) => {
@@ -481,8 +487,8 @@ fn find(st: &mut GuestState, core: &mut Core, single: bool) -> Result<UnitId, St
         }
         core.translator.invalidate(st, phys, 1);
     }
-    let unit = translate(st, core, key, lin, single)?;
-    if !single {
+    let unit = translate(st, core, key, lin, span)?;
+    if span != Span::Instruction {
         remember(st, core, eip, unit, global);
     }
     Ok(unit)
@@ -523,7 +529,7 @@ fn translate(
     core: &mut Core,
     key: Key,
     lin: u32,
-    single: bool,
+    span: Span,
 ) -> Result<UnitId, Stop> {
     if !core.translator.has_room() {
         core.translator.flush(st);
@@ -543,7 +549,7 @@ fn translate(
     let mut bytes = [0xffu8; PAGE_SIZE as usize + 16];
     let first = in_page.min(within_limit) as usize;
     core.read_code(key.phys, &mut bytes[..first]);
-    let chain = !single && core.engine == EngineKind::Bt;
+    let chain = span == Span::Unit && core.engine == EngineKind::Bt;
     let source = Source {
         key,
         bytes: &bytes[..first],
@@ -551,7 +557,7 @@ fn translate(
         chain,
         chain_pages: key.mode.window(),
     };
-    let attempt = emit(core, single, &source);
+    let attempt = emit(core, span, &source);
     let unit = match attempt {
         Some(unit) => unit,
         None => {
@@ -572,22 +578,22 @@ fn translate(
                 chain,
                 chain_pages: key.mode.window(),
             };
-            let unit = emit(core, single, &source);
-            if !single {
+            let unit = emit(core, span, &source);
+            if span != Span::Instruction {
                 core.watch_code(st, page);
             }
             // More than 15 bytes in one instruction, or a limit in its middle.
             unit.ok_or(Stop::Fault(Fault::gp(0)))?
         }
     };
-    if !single {
+    if span != Span::Instruction {
         core.watch_code(st, key.phys);
     }
     Ok(unit)
 }
 
-fn emit(core: &mut Core, single: bool, source: &Source<'_>) -> Option<UnitId> {
-    if single {
+fn emit(core: &mut Core, span: Span, source: &Source<'_>) -> Option<UnitId> {
+    if span == Span::Instruction {
         core.translator.translate_once(source).ok()
     } else {
         core.translator.translate(source).ok()
