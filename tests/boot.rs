@@ -27,7 +27,7 @@ fn debian_686_pae_does_the_workload() {
 fn twenty_boots_of_each_kernel() {
     for name in ["debian-686/boot", "debian-686-pae/boot"] {
         for n in 1..=20 {
-            let (transcript, missing) = boot(name, ring3);
+            let (_, transcript, missing) = boot(name, ring3);
             assert!(
                 missing.is_empty(),
                 "{name}, boot {n}: {}\n{}",
@@ -50,22 +50,25 @@ fn ring3(image: &Image, serial: &Path) -> Command {
     session::ring3_command(Path::new(env!("CARGO_BIN_EXE_ring3")), image, serial)
 }
 
-/// One run to its end: what the guest said, and what of its proof is missing.
-fn boot(name: &str, monitor: impl Fn(&Image, &Path) -> Command) -> (Transcript, Vec<String>) {
+/// One run to its end: when it began, what the guest said, and what of its proof is missing.
+fn boot(
+    name: &str,
+    monitor: impl Fn(&Image, &Path) -> Command,
+) -> (SystemTime, Transcript, Vec<String>) {
     let root = Cache::default_root().unwrap();
     let image = prepare(&root, name, Refresh::IfMissing).unwrap_or_else(|e| panic!("{name}: {e}"));
     let directory = tempfile::tempdir().unwrap();
     let serial = directory.path().join("serial");
     let limit = Duration::from_secs(image.proof.timeout_seconds);
+    let started = SystemTime::now();
     let transcript = session::run(monitor(&image, &serial), &serial, limit)
         .unwrap_or_else(|e| panic!("{name}: {e}"));
     let missing = transcript.missing(&image.proof);
-    (transcript, missing)
+    (started, transcript, missing)
 }
 
 fn workload(name: &str, monitor: impl Fn(&Image, &Path) -> Command) {
-    let started = SystemTime::now();
-    let (transcript, missing) = boot(name, monitor);
+    let (started, transcript, missing) = boot(name, monitor);
     assert!(
         missing.is_empty(),
         "{name}: {}\n{}",
