@@ -48,6 +48,8 @@ const MAX_SPACES: usize = 256;
 const MAX_LIVE: usize = 32;
 /// A space whose executor was not entered for so long gives it up to another, ns.
 const STALE: u64 = 500_000_000;
+/// A time in an address space that is too short to remember, ns.
+const SHORT_STINT: u64 = 50_000;
 /// Pages unmapped by table writes in a row that end a space: the guest takes it apart.
 const MAX_DROPS: u32 = 1024;
 /// Host mappings of one executor at most, if the host allows twice as many.
@@ -130,6 +132,8 @@ pub struct Direct {
     tables: Tables,
     known: Known,
     evidence: Evidence,
+    /// The space that [`Self::evidence`] is of.
+    current: Option<SpaceKey>,
     /// The last tick: VM time and this thread's processor time, ns.
     last_tick: (u64, u64),
     /// Number of promoted spaces.
@@ -189,9 +193,22 @@ impl Direct {
         self.hold = Some(span);
     }
 
-    /// The guest loads CR3, or the processor was idle: what ran before is no evidence for what runs
-    /// next. `entries`: kernel entries counted so far.
-    pub fn begin_evidence(&mut self, now: u64, entries: u64) {
+    /// The guest has loaded CR3: what ran before is evidence for another space. `entries`: kernel
+    /// entries counted so far.
+    pub fn switched(&mut self, st: &GuestState, now: u64, entries: u64) {
+        let stint = self.evidence.stint(now, entries);
+        let before = self.current.replace(SpaceKey::of(st));
+        if stint.time >= SHORT_STINT
+            && let Some(slot) = before.and_then(|key| self.slot(&key, now))
+            && let Some(space) = &mut self.slots[slot]
+        {
+            space.record.leaves(stint);
+        }
+        self.evidence = Evidence::begin(now, entries);
+    }
+
+    /// The processor was idle: that is no evidence.
+    pub fn was_idle(&mut self, now: u64, entries: u64) {
         self.evidence = Evidence::begin(now, entries);
     }
 
@@ -204,18 +221,18 @@ impl Direct {
     pub fn tick(&mut self, st: &GuestState, now: u64, entries: u64) {
         let share = self.host_share(now);
         let costs = self.costs();
-        if !self.evidence.is_enough(now) || !allowed(st) {
+        let stint = self.evidence.stint(now, entries);
+        if stint.time < SHORT_STINT || !allowed(st) {
             return;
         }
         let slot = self.slot(&SpaceKey::of(st), now);
         let Some(space) = slot.and_then(|slot| self.slots[slot].as_mut()) else {
             return;
         };
-        let earned = space
-            .record
-            .earns_promotion(now, &self.evidence, entries, share, &costs);
+        let Some((time, earned)) = space.record.judge(now, stint, share, &costs) else {
+            return;
+        };
         if !space.promoted && earned {
-            let (time, _) = self.evidence.measure(now, entries, share);
             self.stats.promotion_ns += time;
             self.stats.promotion_max_ns = self.stats.promotion_max_ns.max(time);
             self.promote(slot, now);
@@ -445,6 +462,7 @@ impl Direct {
         }
         self.slots.clear();
         self.index.clear();
+        self.current = None;
         self.promoted = 0;
         self.hold = None;
     }

@@ -47,11 +47,27 @@ impl Default for Costs {
 }
 
 /// How the ring-3 code that runs now behaves: kernel entries since a point in time. Begins anew
-/// when the address space changes and when the processor was idle.
+/// when the address space changes, which leaves it a [`Stint`], and when the processor was idle.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence {
     since: u64,
     entries: u64,
+}
+
+/// Time that an address space had, ns, and its kernel entries in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stint {
+    /// Time, ns.
+    pub time: u64,
+    /// Kernel entries.
+    pub entries: u64,
+}
+
+impl Stint {
+    fn add(&mut self, other: Self) {
+        self.time += other.time;
+        self.entries += other.entries;
+    }
 }
 
 impl Evidence {
@@ -64,18 +80,13 @@ impl Evidence {
         }
     }
 
-    /// Time observed and mean time between kernel entries, ns. `share`: how much of the time the
-    /// host really gave to this processor, of 256.
+    /// What was observed until now.
     #[must_use]
-    pub fn measure(&self, now: u64, entries: u64, share: u64) -> (u64, u64) {
-        let time = now.saturating_sub(self.since) * share / 256;
-        (time, time / entries.saturating_sub(self.entries).max(1))
-    }
-
-    /// True if there has been enough time to judge.
-    #[must_use]
-    pub fn is_enough(&self, now: u64) -> bool {
-        now.saturating_sub(self.since) >= EVIDENCE
+    pub fn stint(&self, now: u64, entries: u64) -> Stint {
+        Stint {
+            time: now.saturating_sub(self.since),
+            entries: entries.saturating_sub(self.entries),
+        }
     }
 }
 
@@ -88,23 +99,38 @@ pub struct Record {
     traps: u32,
     misses: u32,
     judged_time: u64,
+    /// Earlier stints that were too short to be judged.
+    past: Stint,
     evicted_at: Option<u64>,
 }
 
 impl Record {
-    /// Whether the evidence earns this space a promotion.
-    #[must_use]
-    pub fn earns_promotion(
-        &self,
+    /// The space gives way to another.
+    pub fn leaves(&mut self, stint: Stint) {
+        self.past.add(stint);
+    }
+
+    /// Judges the space by its stints up to this one. `share`: how much of the time the host really
+    /// gave to this processor, of 256. None if there is too little to judge, else the time
+    /// observed, ns, and whether that earns a promotion.
+    pub fn judge(
+        &mut self,
         now: u64,
-        evidence: &Evidence,
-        entries: u64,
+        stint: Stint,
         share: u64,
         costs: &Costs,
-    ) -> bool {
-        let (time, run) = evidence.measure(now, entries, share);
+    ) -> Option<(u64, bool)> {
+        let mut all = self.past;
+        all.add(stint);
+        if all.time < EVIDENCE {
+            return None;
+        }
+        self.past = Stint::default();
+        let time = all.time * share / 256;
+        let run = time / all.entries.max(1);
         let enough = (TRANSLATED_RUN * costs.trap) << self.demotions;
-        now >= self.not_before && time >= EVIDENCE && run >= enough
+        let earned = now >= self.not_before && time >= EVIDENCE && run >= enough;
+        Some((time, earned))
     }
 
     /// The space is promoted.
@@ -179,24 +205,36 @@ mod tests {
         cpu: 4_000,
     };
 
+    /// Judges `record` by one stint.
+    fn earns(mut record: Record, now: u64, time: u64, entries: u64, share: u64) -> Option<bool> {
+        let judged = record.judge(now, Stint { time, entries }, share, &COSTS);
+        judged.map(|(_, earned)| earned)
+    }
+
     #[test]
     fn computing_for_a_tick_is_enough() {
-        let record = Record::default();
-        let evidence = Evidence::begin(10 * MS, 500);
-        assert!(record.earns_promotion(12 * MS, &evidence, 500, 256, &COSTS));
-        assert!(record.earns_promotion(12 * MS, &evidence, 510, 256, &COSTS));
-        assert!(
-            !record.earns_promotion(12 * MS, &evidence, 510, 64, &COSTS),
-            "the host ran something else"
-        );
-        assert!(
-            !record.earns_promotion(11 * MS, &evidence, 500, 256, &COSTS),
-            "too early"
-        );
-        assert!(
-            !record.earns_promotion(12 * MS, &evidence, 540, 256, &COSTS),
-            "too many entries"
-        );
+        let new = Record::default();
+        assert_eq!(earns(new, 12 * MS, 2 * MS, 0, 256), Some(true));
+        assert_eq!(earns(new, 12 * MS, 2 * MS, 10, 256), Some(true));
+        assert_eq!(earns(new, 12 * MS, MS, 0, 256), None, "too early");
+        let busy = earns(new, 12 * MS, 2 * MS, 10, 64);
+        assert_eq!(busy, Some(false), "the host ran something else");
+        let often = earns(new, 12 * MS, 2 * MS, 40, 256);
+        assert_eq!(often, Some(false), "too many entries");
+    }
+
+    #[test]
+    fn short_stints_add_up() {
+        let mut record = Record::default();
+        let stint = |entries| Stint {
+            time: 400_000,
+            entries,
+        };
+        (0..3).for_each(|_| record.leaves(stint(4)));
+        assert_eq!(earns(record, MS, 400_000, 4, 256), Some(true));
+        assert_eq!(earns(record, MS, 400_000, 40, 256), Some(false));
+        assert!(record.judge(MS, stint(4), 256, &COSTS).is_some());
+        assert_eq!(earns(record, MS, 400_000, 4, 256), None, "they count once");
     }
 
     #[test]
@@ -234,21 +272,14 @@ mod tests {
     fn each_demotion_makes_the_next_promotion_harder() {
         let mut record = Record::default();
         record.demoted(0);
-        let evidence = Evidence::begin(0, 0);
-        assert!(
-            !record.earns_promotion(49 * MS, &evidence, 0, 256, &COSTS),
-            "backoff"
-        );
-        assert!(record.earns_promotion(51 * MS, &evidence, 0, 256, &COSTS));
-        assert!(record.earns_promotion(51 * MS, &evidence, 400, 256, &COSTS));
-        assert!(!record.earns_promotion(51 * MS, &evidence, 450, 256, &COSTS));
-        for _ in 0..20 {
-            record.demoted(0);
-        }
-        assert!(
-            record.earns_promotion(4_000 * MS, &evidence, 0, 256, &COSTS),
-            "bounded"
-        );
+        let backoff = earns(record, 49 * MS, 49 * MS, 0, 256);
+        assert_eq!(backoff, Some(false), "backoff");
+        assert_eq!(earns(record, 51 * MS, 51 * MS, 0, 256), Some(true));
+        assert_eq!(earns(record, 51 * MS, 51 * MS, 400, 256), Some(true));
+        assert_eq!(earns(record, 51 * MS, 51 * MS, 450, 256), Some(false));
+        (0..20).for_each(|_| record.demoted(0));
+        let at_last = earns(record, 4_000 * MS, 4_000 * MS, 0, 256);
+        assert_eq!(at_last, Some(true), "bounded");
     }
 
     #[test]

@@ -431,7 +431,7 @@ impl Env for Core {
         self.mmu.flush(st, what);
         if self.direct.is_on() {
             let (now, entries) = (self.clock.now_ns(), self.kernel_entries());
-            self.direct.begin_evidence(now, entries);
+            self.direct.switched(st, now, entries);
         }
         self.clear_table(st, 1);
         if what == TlbFlush::All || self.non_global_code {

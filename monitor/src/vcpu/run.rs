@@ -240,7 +240,7 @@ impl Vcpu {
         let core = &mut self.core;
         if core.direct.is_on() {
             let (now, entries) = (core.clock.now_ns(), core.kernel_entries());
-            core.direct.begin_evidence(now, entries);
+            core.direct.was_idle(now, entries);
         }
     }
 
