@@ -54,6 +54,7 @@ bench: tools peers
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package ring3-mutation --all-targets --features mutation -- -D warnings
 
 # nasm assembles the tiny guests; e2fsprogs looks into file systems that guests wrote.
 tools:

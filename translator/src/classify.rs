@@ -531,24 +531,43 @@ fn class_of(code: Code, features: &FeatureSet) -> Class {
     Class::Ident
 }
 
-/// Whether a memory operand that is not aligned to its size raises #GP(0). Intel SDM vol. 1, 13.3
-/// (legacy SSE) and 14.9 (VEX).
+/// Whether a memory operand must be aligned to its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alignment {
+    /// It need not.
+    Free,
+    /// If not, #GP(0), unless MXCSR.MM is set (AMD processors).
+    UnlessMasked,
+    /// If not, #GP(0).
+    Required,
+}
+
+/// Whether an instruction's memory operand must be aligned. Intel SDM vol. 1, 13.3 (legacy SSE) and
+/// 14.9 (VEX); AMD APM vol. 1, 4.2.2 (MXCSR.MM).
 #[must_use]
-pub fn requires_alignment(insn: &Instruction) -> bool {
+pub fn alignment(insn: &Instruction) -> Alignment {
+    use Alignment as A;
     use Mnemonic as M;
     if !(0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory)
         || insn.memory_size().size() < 16
     {
-        return false;
+        return A::Free;
     }
     match insn.mnemonic() {
-        M::Vmovaps
+        M::Movaps
+        | M::Movapd
+        | M::Movdqa
+        | M::Movntdq
+        | M::Movntps
+        | M::Movntpd
+        | M::Movntdqa
+        | M::Vmovaps
         | M::Vmovapd
         | M::Vmovdqa
         | M::Vmovntdq
         | M::Vmovntps
         | M::Vmovntpd
-        | M::Vmovntdqa => true,
+        | M::Vmovntdqa => A::Required,
         M::Movups
         | M::Movupd
         | M::Movdqu
@@ -556,12 +575,14 @@ pub fn requires_alignment(insn: &Instruction) -> bool {
         | M::Pcmpestri
         | M::Pcmpestrm
         | M::Pcmpistri
-        | M::Pcmpistrm => false,
+        | M::Pcmpistrm => A::Free,
         // The SHA instructions look at the page first (measured); x87 operands have other sizes.
-        _ => {
-            insn.memory_size().size() == 16
-                && matches!(unit_of(insn.code()), Unit::Sse)
-                && !insn.cpuid_features().contains(&CpuidFeature::SHA)
+        _ if insn.memory_size().size() == 16
+            && matches!(unit_of(insn.code()), Unit::Sse)
+            && !insn.cpuid_features().contains(&CpuidFeature::SHA) =>
+        {
+            A::UnlessMasked
         }
+        _ => A::Free,
     }
 }

@@ -4,6 +4,7 @@
 //! returns [`CONTINUE`] to go on in the code cache (changed registers are reloaded) or [`LEAVE`]
 //! to return to the run loop with [`crate::state::ExitKind::Helper`].
 
+use crate::classify::Alignment;
 use crate::state::GuestState;
 
 /// The signature of every helper: state, r9d, r10d, r13 of the call site.
@@ -33,7 +34,7 @@ pub enum Helper {
 
 /// What a soft access or segment check is about, packed in 32 bits: size in bits 0-15, segment in
 /// 16-18, write in 24, read-modify-write in 25,
-/// alignment to the size required in 26.
+/// alignment to the size required in 26, unless MXCSR.MM is set in 27.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct AccessInfo(pub u32);
@@ -46,13 +47,21 @@ impl AccessInfo {
     }
     /// The same with an alignment check.
     #[must_use]
-    pub const fn aligned(self, on: bool) -> Self {
-        Self(self.0 | (on as u32) << 26)
+    pub const fn aligned(self, alignment: Alignment) -> Self {
+        Self(match alignment {
+            Alignment::Free => self.0,
+            Alignment::UnlessMasked => self.0 | 3 << 26,
+            Alignment::Required => self.0 | 1 << 26,
+        })
     }
-    /// True if a linear address that is not a multiple of the size raises #GP(0) before anything else.
+    /// Whether a linear address that is not a multiple of the size raises #GP(0) before anything else.
     #[must_use]
-    pub const fn requires_alignment(self) -> bool {
-        self.0 & 1 << 26 != 0
+    pub const fn alignment(self) -> Alignment {
+        match self.0 >> 26 & 3 {
+            0 => Alignment::Free,
+            1 => Alignment::Required,
+            _ => Alignment::UnlessMasked,
+        }
     }
     /// True if the old value is read before the write.
     #[must_use]

@@ -362,7 +362,17 @@ impl GuestState {
     /// True while misaligned accesses raise #AC: then too every instruction is a unit of its own.
     #[must_use]
     pub fn alignment_checked(&self) -> bool {
-        self.cpl == 3 && self.sys_flags & eflags::AC != 0 && self.cr0 & cr0::AM != 0
+        let ring = self.cpl == 3 || self.broken(Mutation::AlignmentRing);
+        let on = self.sys_flags & eflags::AC != 0 && self.cr0 & cr0::AM != 0;
+        ring && on && !self.broken(Mutation::AlignmentCheck)
+    }
+    /// True if MXCSR.MM lets misaligned operands of most SSE instructions pass. Not valid while the
+    /// FPU state is the host's.
+    #[must_use]
+    pub fn misalignment_masked(&self) -> bool {
+        const MXCSR: usize = 24;
+        const MM: u8 = 1 << 1; // bit 17
+        self.xsave.0[MXCSR + 2] & MM != 0
     }
     /// The I/O privilege level, 0-3.
     #[must_use]

@@ -90,6 +90,11 @@ pub trait Env {
     ) -> Option<PhysAddr> {
         None
     }
+    /// Whether #AC comes before #PF: AMD processors do it so (measured), Intel SDM vol. 3A, table
+    /// 6-2 has it the other way round.
+    fn alignment_first(&self) -> bool {
+        false
+    }
     /// Drops TLB entries.
     fn flush_tlb(&mut self, st: &mut GuestState, what: TlbFlush);
     /// Drops the entries of one page (INVLPG).

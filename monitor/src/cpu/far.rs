@@ -118,15 +118,14 @@ pub fn far_call<E: Env>(
 ) -> Result<(), Fault> {
     let eip = size.truncate(offset);
     let old_cs = u32::from(st.segment(SegReg::Cs).selector);
-    let mut stack = Stack::current(st);
+    let stack = Stack::current(st);
     if real_addressing(st) {
         // IF stack not large enough for return address, THEN #SS(0).
         stack.check_push(2, size)?;
         let cs = real_segment(st, SegReg::Cs, selector);
         // IF tempEIP is beyond code segment limit, THEN #GP(0).
         check_eip(&cs, eip)?;
-        stack.push_all(st, env, size, [old_cs, return_eip])?;
-        stack.commit(st);
+        push_return(st, env, stack, size, [old_cs, return_eip])?;
         enter(st, cs, eip);
         return Ok(());
     }
@@ -140,8 +139,7 @@ pub fn far_call<E: Env>(
             let cs = code_segment(d, selector, st.cpl);
             // IF tempEIP outside new code segment limit, THEN #GP(0).
             check_eip(&cs, eip)?;
-            stack.push_all(st, env, size, [old_cs, return_eip])?;
-            stack.commit(st);
+            push_return(st, env, stack, size, [old_cs, return_eip])?;
             enter(st, cs, eip);
             Ok(())
         }
@@ -262,19 +260,32 @@ fn call_gate<E: Env>(
         );
     }
     // SAME-PRIVILEGE: IF stack does not have room for the return address, THEN #SS(0).
-    let mut stack = Stack::current(st);
+    let stack = Stack::current(st);
     stack.check_push(2, size)?;
     let cs = code_segment(code, code_selector, st.cpl);
     // IF EIP not within code segment limit, THEN #GP(0).
     check_eip(&cs, eip)?;
-    stack.push_all(
-        st,
-        env,
-        size,
-        [u32::from(st.segment(SegReg::Cs).selector), return_eip],
-    )?;
-    stack.commit(st);
+    let old_cs = u32::from(st.segment(SegReg::Cs).selector);
+    push_return(st, env, stack, size, [old_cs, return_eip])?;
     enter(st, cs, eip);
+    Ok(())
+}
+
+/// Pushes the return address on the caller's own stack.
+fn push_return<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    mut stack: Stack,
+    size: OperandSize,
+    address: [u32; 2],
+) -> Result<(), Fault> {
+    // IF alignment checking is enabled and an unaligned memory reference is made at CPL 3, THEN
+    // #AC(0).
+    if st.alignment_checked() {
+        stack.check_alignment(st, env, 2, size)?;
+    }
+    stack.push_all(st, env, size, address)?;
+    stack.commit(st);
     Ok(())
 }
 

@@ -140,6 +140,31 @@ impl Stack {
         Ok(())
     }
 
+    /// Checks that the pointer is aligned for `count` slots that fit, where alignment is checked.
+    ///
+    /// # Errors
+    /// #AC(0); before it #PF, on processors that look at the pages first.
+    pub fn check_alignment<E: Env>(
+        &self,
+        st: &mut GuestState,
+        env: &mut E,
+        count: u32,
+        size: OperandSize,
+    ) -> Result<(), Fault> {
+        let bytes = size.bytes();
+        for slot in 1..=count {
+            let at = self.address(self.sp.wrapping_sub(slot * bytes) & self.mask, bytes)?;
+            if at.0 & u64::from(bytes - 1) == 0 {
+                return Ok(()); // then all of them are
+            }
+            if env.alignment_first() {
+                break;
+            }
+            env.probe(st, at, bytes, Access::Write, self.who)?;
+        }
+        Err(Fault::with_error(Vector::Ac, 0))
+    }
+
     /// Pushes one slot.
     ///
     /// # Errors

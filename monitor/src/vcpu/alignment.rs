@@ -5,19 +5,20 @@
 //! an access that would fault otherwise is left to the instruction. Code without alignment checks
 //! pays nothing.
 //!
-//! Left out: INS and OUTS without the right to the port, which raise #AC where #GP is due; likewise
-//! far calls by a bad selector with a misaligned stack. SSE operands under MXCSR.MM are not checked.
+//! Far calls check the stack themselves, after the selector.
 
 use crate::cpu::cpuid::Vendor;
 use crate::cpu::env::{Access, Env, Privilege};
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::fpu_env::{enter_mmx, exception_pending};
+use crate::cpu::io::check_port;
 use crate::cpu::segment::linear;
 use crate::vcpu::core::Core;
 use crate::vcpu::debug::fetch;
 use crate::vcpu::operands::{MemoryAccess, repeats_nothing};
 use iced_x86::{Code, Instruction, MemorySize, Mnemonic};
-use ring3_translator::classify::{Class, Unit, requires_alignment};
+use ring3_translator::classify::{self, Alignment, Class, Unit};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, gpr};
 
 /// Looks at the instruction at CS:EIP: raises #AC and returns true if it accesses a misaligned
@@ -27,12 +28,15 @@ pub(super) fn before(st: &mut GuestState, core: &mut Core) -> bool {
     let Some(insn) = fetch(st, core, lin) else {
         return false;
     };
-    if !checked(st, core, &insn) {
+    if !checked(st, core, &insn) || !permitted(st, core, &insn) {
         return false;
     }
     let amd = core.model.vendor() == Vendor::Amd;
     let mut accesses = core.debug.memory_of(st, &insn);
     accesses.extend(new_top(st, &insn));
+    if insn.is_call_far() || insn.is_call_far_indirect() {
+        accesses.retain(|memory| !memory.slot);
+    }
     for memory in accesses {
         let access = if memory.writes {
             Access::Write
@@ -90,7 +94,22 @@ fn new_top(st: &GuestState, insn: &Instruction) -> Option<MemoryAccess> {
         },
         kind,
         writes: true,
+        slot: true,
     })
+}
+
+/// Privileged instructions raise #GP before they look at an operand; so do INS and OUTS without the
+/// right to their port.
+fn permitted(st: &mut GuestState, core: &mut Core, insn: &Instruction) -> bool {
+    use Mnemonic as M;
+    let size = match insn.mnemonic() {
+        M::Insb | M::Outsb => 1,
+        M::Insw | M::Outsw => 2,
+        M::Insd | M::Outsd => 4,
+        _ => return !insn.is_privileged(),
+    };
+    let port = st.reg16(gpr::DX);
+    st.broken(Mutation::PortAlignment) || check_port(st, core, port, size).is_ok()
 }
 
 /// Whether an instruction gets as far as its operands, accesses them as ring 3, and has no rule of
@@ -104,13 +123,17 @@ fn checked(st: &GuestState, core: &Core, insn: &Instruction) -> bool {
         || (class == Class::Callout && table.unit(insn) == Unit::X87 && mode.x87_traps())
         || (class == Class::Callout && state && mode.simd_traps())
         || (table.waits(insn) && exception_pending(st));
+    let aligned = match classify::alignment(insn) {
+        Alignment::Free => false,
+        Alignment::UnlessMasked => !st.misalignment_masked(),
+        Alignment::Required => true,
+    };
     // What INT does is not done with ring 3's rights.
     let interrupt = matches!(insn.mnemonic(), M::Int | M::Int1 | M::Int3 | M::Into);
     !matches!(class, Class::Nop | Class::TooLong | Class::MaskedLanes)
-        && !unavailable
+        && (!unavailable || st.broken(Mutation::AlignmentOrder))
         && !interrupt
-        && !insn.is_privileged()
-        && !requires_alignment(insn)
+        && !aligned
         && !repeats_nothing(st, insn)
 }
 

@@ -4,7 +4,7 @@
 use crate::board::{Board, IoHandle, Kick, MachineRequest};
 use crate::clock::VmClock;
 use crate::config::EngineKind;
-use crate::cpu::cpuid::CpuModel;
+use crate::cpu::cpuid::{CpuModel, Vendor};
 use crate::cpu::env::{Access, Env, Privilege, TlbFlush};
 use crate::cpu::event::{Delivery, Event, deliver};
 use crate::cpu::fault::Fault;
@@ -20,6 +20,7 @@ use iced_x86::Mnemonic;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE, PhysAddr};
 use ring3_translator::cache::Translator;
 use ring3_translator::mode::Mode;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::GuestState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -411,7 +412,13 @@ impl Env for Core {
         who: Privilege,
     ) -> Result<(), Fault> {
         for (lin, _, _) in pieces(at, len as usize) {
-            self.resolve(st, lin, access, who)?;
+            let page = self.resolve(st, lin, access, who);
+            page.map_err(|mut fault| {
+                if st.broken(Mutation::FaultAddress) {
+                    fault.address = Some(at.0);
+                }
+                fault
+            })?;
         }
         Ok(())
     }
@@ -425,6 +432,10 @@ impl Env for Core {
     ) -> Option<PhysAddr> {
         let pa = self.resolve(st, at.0 as u32, access, who).ok()?;
         self.mmu.ram.is_ram(pa).then_some(PhysAddr(pa))
+    }
+
+    fn alignment_first(&self) -> bool {
+        self.model.vendor() == Vendor::Amd
     }
 
     fn flush_tlb(&mut self, st: &mut GuestState, what: TlbFlush) {

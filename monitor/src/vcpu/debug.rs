@@ -11,7 +11,9 @@
 //! - after MOV SS and POP SS traps wait for one more instruction, and instruction breakpoints
 //!   there are not seen.
 //!
-//! Left out: accesses to page tables.
+//! Walks of the page tables meet no breakpoint: DR0-DR3 hold linear addresses, which are compared
+//! before translation (18.2.1), and the processor reaches its page tables by physical addresses
+//! (vol. 3A, 4.3).
 
 use crate::cpu::fault::{Fault, Vector};
 use crate::vcpu::core::Core;
@@ -20,6 +22,7 @@ use iced_x86::{
     Decoder, DecoderError, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpKind,
 };
 use ring3_translator::addr::PAGE_SIZE;
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, cr4, eflags, gpr, shadow};
 
 /// DR6.BS: a single step.
@@ -81,6 +84,7 @@ impl Debugger {
 fn met(st: &GuestState, at: u32, len: u32, write: bool) -> u64 {
     enabled(st)
         .filter(|b| {
+            let write = write || st.broken(Mutation::BreakpointDirection);
             (b.condition == Condition::ReadWrite || (write && b.condition == Condition::Write))
                 && b.touches(at, len)
         })
@@ -187,8 +191,13 @@ pub(super) fn after(st: &mut GuestState, core: &mut Core, trap_flag: bool) {
     if st.interrupt_shadow == shadow::SS {
         return;
     }
-    let bits = core::mem::take(&mut core.debug.held) | if trap_flag { DR6_BS } else { 0 };
-    if bits == 0 {
+    let step = if trap_flag && !st.broken(Mutation::StepStatus) {
+        DR6_BS
+    } else {
+        0
+    };
+    let bits = core::mem::take(&mut core.debug.held) | step;
+    if bits == 0 && !trap_flag {
         return;
     }
     if core::mem::take(&mut core.repeating) {

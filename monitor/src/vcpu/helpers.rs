@@ -9,8 +9,9 @@ use crate::memory::attr;
 use crate::vcpu::core::Core;
 use iced_x86::{Instruction, Mnemonic, Register};
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
-use ring3_translator::classify::Trap;
+use ring3_translator::classify::{Alignment, Trap};
 use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg};
 use std::sync::Arc;
 
@@ -64,6 +65,7 @@ extern "C" fn callout(st: *mut GuestState, site: u32, _: u32, _: u64) -> u32 {
                 *core.stats.unsupported.entry(insn.mnemonic()).or_default() += 1;
                 Fault::ud()
             }
+            Trap::TooLong if st.broken(Mutation::LengthFault) => Fault::ud(),
             Trap::TooLong => Fault::gp(0),
             Trap::DeviceNotAvailable => Fault::plain(Vector::Nm),
         };
@@ -174,9 +176,14 @@ fn fail(st: &mut GuestState, core: &mut Core, eip: u32, fault: Fault) -> u32 {
 }
 
 /// An operand that must be aligned and is not: that comes before any other fault of the access.
-fn misaligned(info: u32, lin: u64) -> bool {
+fn misaligned(st: &GuestState, info: u32, lin: u64) -> bool {
     let info = AccessInfo(info);
-    info.requires_alignment() && lin & u64::from(info.size() - 1) != 0
+    let required = match info.alignment() {
+        Alignment::Free => false,
+        Alignment::UnlessMasked => !st.misalignment_masked(),
+        Alignment::Required => true,
+    };
+    required && lin & u64::from(info.size() - 1) != 0
 }
 
 fn crosses(lin: u32, size: u32) -> bool {
@@ -187,7 +194,7 @@ extern "C" fn soft_read(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> u
     // SAFETY: called by translated code only.
     let (st, core) = unsafe { borrow(st) };
     core.stats.soft_misses += 1;
-    if misaligned(info, lin) {
+    if misaligned(st, info, lin) {
         return fail(st, core, eip, Fault::gp(0));
     }
     let (lin, size) = (lin as u32, AccessInfo(info).size());
@@ -230,7 +237,7 @@ extern "C" fn soft_write(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> 
     // SAFETY: called by translated code only.
     let (st, core) = unsafe { borrow(st) };
     core.stats.soft_misses += 1;
-    if misaligned(info, lin) {
+    if misaligned(st, info, lin) {
         return fail(st, core, eip, Fault::gp(0));
     }
     let info = AccessInfo(info);
@@ -312,7 +319,7 @@ extern "C" fn segment_check(st: *mut GuestState, eip: u32, info: u32, offset: u6
     let (st, core) = unsafe { borrow(st) };
     let reg = SegReg::ALL[usize::from(AccessInfo(info).segment()).min(5)];
     let base = st.segment(reg).base;
-    if misaligned(info, offset.wrapping_add(base)) {
+    if misaligned(st, info, offset.wrapping_add(base)) {
         return fail(st, core, eip, Fault::gp(0));
     }
     let info = AccessInfo(info);

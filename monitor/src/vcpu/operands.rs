@@ -19,6 +19,8 @@ pub(super) struct MemoryAccess {
     pub kind: MemorySize,
     /// Whether it writes.
     pub writes: bool,
+    /// A slot of the stack, no operand.
+    pub slot: bool,
 }
 
 impl MemoryAccess {
@@ -92,6 +94,7 @@ fn one(st: &GuestState, insn: &Instruction, memory: &UsedMemory) -> Option<Memor
         offset,
         kind,
         writes,
+        slot: stack,
     })
 }
 
@@ -134,6 +137,7 @@ fn enter(st: &GuestState, insn: &Instruction) -> Vec<MemoryAccess> {
         offset: on_stack(st, st.reg32(register).wrapping_sub(items * size)),
         kind,
         writes,
+        slot: true,
     };
     let mut list = vec![at(gpr::SP, 1, true)];
     for n in 1..level {

@@ -15,6 +15,7 @@ use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::cache::{Key, Source, UnitId};
+use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{ExitKind, GuestState, SegClass, SegReg, cr4, eflags};
 use std::sync::Arc;
 
@@ -94,7 +95,7 @@ impl Vcpu {
             } else {
                 Span::Unit
             };
-            let trap_flag = st.sys_flags & eflags::TF != 0;
+            let trap_flag = st.sys_flags & eflags::TF != 0 && !st.broken(Mutation::StepMissed);
             let armed = st.breakpoints_armed();
             if st.cpl == 3 && core.direct.may_run() && span == Span::Unit {
                 if let Some(held) = core.direct.take_hold() {
@@ -135,6 +136,11 @@ impl Vcpu {
             if once {
                 st.interrupt_shadow = 0; // also where this instruction would cast one
             }
+            let trap_flag = if st.broken(Mutation::StepLate) {
+                st.sys_flags & eflags::TF != 0
+            } else {
+                trap_flag
+            };
             if trap_flag || armed || core.debug.waits() {
                 debug::after(st, core, trap_flag);
             }

@@ -4,13 +4,13 @@
 //! half of ESP with a 16-bit stack segment (the host's interrupt return does not restore it),
 //! the RPL of null selectors (cleared by the same return),
 //! the x87 instruction and operand pointers (AMD hosts save them only with a pending exception),
-//! what [`Freedom`] and [`both_right`] name,
+//! what [`Freedom`], [`both_right`] and [`read_more`] name,
 //! state components that one of the engines does not have, and memory that the case excludes.
 
 use crate::case::{Case, Outcome, Stop, seg};
 use crate::layout;
 use crate::vector::Vector;
-use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use ring3_monitor::cpu::cpuid::CpuModel;
 
 /// One difference, as text: what, expected, got.
@@ -60,6 +60,9 @@ pub fn differences(
             got,
         })
     };
+    if read_more(case, expected, got) {
+        return found;
+    }
     let free = freedom(case, expected);
     let stop_e = normal_stop(&expected.stop, rules, free.address);
     let stop_g = normal_stop(&got.stop, rules, free.address);
@@ -128,6 +131,43 @@ pub fn differences(
     found
 }
 
+/// True if `got` faulted on a second page of which the oracle read nothing: instructions that use
+/// only half of a 16-byte operand "may fetch only the appropriate 64 bits" (Intel SDM vol. 2B,
+/// UNPCKLPS, PUNPCKLBW; AMD processors do so for shift counts too). Only MXCSR.MM lets these operands
+/// cross a page.
+fn read_more(case: &Case, expected: &Outcome, got: &Outcome) -> bool {
+    use Mnemonic::*;
+    let Stop::Trap {
+        vector: 14,
+        address,
+        ..
+    } = got.stop
+    else {
+        return false;
+    };
+    expected.regs.eip != got.regs.eip
+        && address % layout::PAGE == 0
+        && instruction_at(case, got).is_some_and(|i| {
+            let half = matches!(
+                i.mnemonic(),
+                Unpcklps | Unpcklpd | Punpcklbw | Punpcklwd | Punpckldq | Punpcklqdq
+            ) || matches!(
+                i.mnemonic(),
+                Psllw | Pslld | Psllq | Psrlw | Psrld | Psrlq | Psraw | Psrad
+            );
+            half && i.op1_kind() == OpKind::Memory && i.op0_register().is_xmm()
+        })
+}
+
+/// The instruction that an outcome ended at.
+fn instruction_at(case: &Case, outcome: &Outcome) -> Option<Instruction> {
+    let start = case.code_at.wrapping_sub(case.code_base());
+    let offset = outcome.regs.eip.wrapping_sub(start) as usize;
+    let code = case.code();
+    let rest = code.get(offset..)?;
+    Some(Decoder::with_ip(case.width.bits(), rest, 0, DecoderOptions::NONE).decode())
+}
+
 /// What of a faulting instruction's effect is the processor model's choice.
 #[derive(Clone, Copy, Debug, Default)]
 struct Freedom {
@@ -147,15 +187,9 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
     if expected.stop == Stop::End {
         return Freedom::default();
     }
-    let offset = expected
-        .regs
-        .eip
-        .wrapping_sub(case.code_at.wrapping_sub(case.code_base())) as usize;
-    let code = case.code();
-    let Some(rest) = code.get(offset..) else {
+    let Some(i) = instruction_at(case, expected) else {
         return Freedom::default();
     };
-    let i = Decoder::with_ip(case.width.bits(), rest, 0, DecoderOptions::NONE).decode();
     let far_call = i.is_call_far() || i.is_call_far_indirect();
     Freedom {
         address: far_call
@@ -170,11 +204,10 @@ fn freedom(case: &Case, expected: &Outcome) -> Freedom {
         // XSAVE meets limits and pages piece by piece.
         // AMD's IRET and RETF have read the outer stack before they look at the selector.
         // A misaligned FXSAVE area raises #GP or #AC (Intel SDM vol. 3A, 6.15, interrupt 17), and
-        // what comes first of a selector and a misaligned stack, or of the pieces of an FNSAVE
-        // area, is not written.
+        // what comes first of the pieces of an FNSAVE area is not written.
         order: matches!(i.mnemonic(), Iret | Iretd | Retf | Xsave)
             || (expected.regs.eflags & 1 << 18 != 0
-                && (far_call || matches!(i.mnemonic(), Fxsave | Fxrstor | Fnsave | Frstor))),
+                && matches!(i.mnemonic(), Fxsave | Fxrstor | Fnsave | Frstor)),
         registers: matches!(i.mnemonic(), Popa | Popad),
         memory: far_call
             || matches!(

@@ -2,11 +2,12 @@
 //! report counts it, and the quick run fails if something in [`DIMENSIONS`] was never exercised.
 
 use crate::case::{Case, Outcome, Stop, Width, seg};
+use crate::generate::state::MXCSR_MM;
 use crate::layout::{self, Descriptor};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 /// Everything that is counted, by name.
-pub const DIMENSIONS: [&str; 63] = [
+pub const DIMENSIONS: [&str; 64] = [
     "16-bit code",
     "32-bit code",
     "instruction alone",
@@ -49,6 +50,7 @@ pub const DIMENSIONS: [&str; 63] = [
     "alignment checks on, operand aligned or none",
     "alignment checks on, operand not aligned",
     "trap flag set",
+    "MXCSR.MM set (where it exists), operand not aligned",
     "operand not aligned",
     "operand crosses a page",
     "operand crosses into a missing page",
@@ -140,6 +142,9 @@ pub fn of(case: &Case, outcome: &Outcome) -> Vec<&'static str> {
         } else {
             "alignment checks on, operand aligned or none"
         });
+    }
+    if case.vector.mxcsr & MXCSR_MM != 0 && found.contains(&"operand not aligned") {
+        found.push("MXCSR.MM set (where it exists), operand not aligned");
     }
     if case.regs.eflags & 1 << 8 != 0 {
         found.push("trap flag set");

@@ -4,6 +4,8 @@
 //! Only the registers that 32-bit code can name are kept (8 of each). The last x87 instruction
 //! and operand pointers and the last opcode are left out: see [`crate::compare`].
 
+use ring3_monitor::cpu::cpuid::CpuModel;
+
 /// Bytes kept for an XSAVE image: legacy, header, AVX, AVX-512.
 pub const XSAVE_BYTES: usize = 2816;
 
@@ -57,6 +59,8 @@ pub struct XsaveLayout {
     pub opmask: usize,
     /// Offset of the upper halves of ZMM0-15, 0 if absent.
     pub zmm_high: usize,
+    /// MXCSR bits that exist.
+    pub mxcsr_mask: u32,
 }
 
 impl XsaveLayout {
@@ -65,9 +69,11 @@ impl XsaveLayout {
     pub fn host() -> Self {
         use core::arch::x86_64::{__cpuid, __cpuid_count};
         let osxsave = __cpuid(1).ecx & 1 << 27 != 0;
+        let mxcsr_mask = CpuModel::host_default().mxcsr_mask();
         if !osxsave {
             return Self {
                 features: 3,
+                mxcsr_mask,
                 ..Self::default()
             };
         }
@@ -87,12 +93,14 @@ impl XsaveLayout {
             avx: offset(AVX),
             opmask: offset(OPMASK),
             zmm_high: offset(ZMM_HIGH),
+            mxcsr_mask,
         }
     }
 }
 
 impl Vector {
-    /// Writes the image that XRSTOR loads. Bytes 464-511 (software's own) are not touched.
+    /// Writes the image that XRSTOR loads, without MXCSR bits that the host does not have. Bytes
+    /// 464-511 (software's own) are not touched.
     ///
     /// `image` has at least [`XSAVE_BYTES`] bytes.
     pub fn store(&self, image: &mut [u8], layout: &XsaveLayout) {
@@ -101,7 +109,8 @@ impl Vector {
         image[0..2].copy_from_slice(&self.fcw.to_le_bytes());
         image[2..4].copy_from_slice(&self.fsw.to_le_bytes());
         image[4] = self.ftw;
-        image[24..28].copy_from_slice(&self.mxcsr.to_le_bytes());
+        let mxcsr = self.mxcsr & layout.mxcsr_mask;
+        image[24..28].copy_from_slice(&mxcsr.to_le_bytes());
         image[28..32].copy_from_slice(&0xffffu32.to_le_bytes());
         for n in 0..8 {
             image[32 + 16 * n..][..10].copy_from_slice(&self.st[n]);

@@ -248,7 +248,7 @@ pub fn run_tiny_here(kernel: &Path, serial: &Path, mistake: Option<Mutation>) ->
         machine.mutate(m);
     }
     Ok(match machine.run()? {
-        Outcome::DebugExit(value) => ExitCode::from(value as u8),
+        Outcome::DebugExit(value) => ExitCode::from(value),
         _ => ExitCode::from(3),
     })
 }

@@ -11,7 +11,15 @@ pub fn first(mutation: Mutation) -> Vec<Part> {
     use Mutation as M;
     let forms = |only| vec![Forms(only, ALL)];
     match mutation {
-        M::SoftLookupFlags | M::CrossingMissed => vec![Forms("Mov_r32_rm32/m@32", "soft")],
+        M::SoftLookupFlags | M::CrossingMissed | M::AlignmentCheck => {
+            vec![Forms("Mov_r32_rm32/m@32", "soft")]
+        }
+        M::AlignmentOrder => forms("Vpbroadcastd_xmm_xmmm32/m"),
+        M::StepMissed => forms("Mov_r32_rm32/r@32"),
+        M::StepLate => forms("Popf"),
+        M::PendingOrder => vec![Forms("Fadd_m", "soft")],
+        M::LengthFault => forms("Add_"),
+        M::FaultAddress => vec![Forms("Mov_rm32_r32/m@32", "soft")],
         M::SegmentCheckFlags
         | M::LimitOff
         | M::BaseIgnored
@@ -60,6 +68,9 @@ pub fn first(mutation: Mutation) -> Vec<Part> {
         M::AccessedBit | M::DirtyBit => vec![Table("accessed-dirty")],
         M::WriteProtect | M::PageFaultUser => vec![Table("paging-rights")],
         M::TaskBusy | M::TaskNested => vec![Table("task-switches")],
+        M::AlignmentRing | M::PortAlignment => vec![Table("alignment")],
+        M::StepStatus => vec![Table("single-step")],
+        M::BreakpointDirection => vec![Table("breakpoints")],
         M::ExpandDown => vec![Table("limits")],
         M::DescriptorAccessed => vec![Table("segment-loads")],
         M::GateParameters => vec![Table("call-gates")],

@@ -177,7 +177,7 @@ impl Lower<'_> {
             }
         }
         let info =
-            AccessInfo::new(size, seg as u8, rw.writes(), rw == Rw::Update).aligned(self.aligned);
+            AccessInfo::new(size, seg as u8, rw.writes(), rw == Rw::Update).aligned(self.alignment);
         match class {
             SegClass::Flat => {}
             SegClass::Based if self.broken(Mutation::BaseIgnored) => {}
@@ -367,7 +367,7 @@ impl Lower<'_> {
         let old = self.cold();
         self.c().bind(slow);
         self.wait();
-        let info = AccessInfo::new(size, 0, rw.writes(), rw == Rw::Update).aligned(self.aligned);
+        let info = AccessInfo::new(size, 0, rw.writes(), rw == Rw::Update).aligned(self.alignment);
         let (eip, mut next, terminal) = (self.eip, self.next_eip, self.terminal);
         if self.broken(Mutation::CommitAddress) {
             next = eip;

@@ -15,7 +15,7 @@ mod system;
 pub use control::condition_number;
 
 use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg};
-use crate::classify::{Class, Table, Trap, Unit};
+use crate::classify::{self, Alignment, Class, Table, Trap, Unit};
 use crate::mode::Mode;
 use crate::mutation::Mutation;
 use crate::off;
@@ -115,8 +115,8 @@ pub struct Lower<'a> {
     pub(crate) terminal: bool,
     /// It raises #MF for a pending x87 exception, which comes before any fault of its operand.
     pub(crate) waits: bool,
-    /// Its memory operand must be aligned to its size.
-    pub(crate) aligned: bool,
+    /// Whether its memory operand must be aligned to its size.
+    pub(crate) alignment: Alignment,
     /// The instruction is in the shadow of an STI: no poll before it.
     pub(crate) in_shadow: bool,
     /// The instruction is the last of the unit.
@@ -152,7 +152,7 @@ impl<'a> Lower<'a> {
             fpu_loaded: false,
             terminal: false,
             waits: false,
-            aligned: false,
+            alignment: Alignment::Free,
             in_shadow: false,
             last: false,
         }
@@ -198,9 +198,12 @@ impl<'a> Lower<'a> {
             self.adapted = self.unit.adapted.contains(&phys);
             self.soft = !self.unit.mode.window() || self.adapted;
             self.terminal = false;
-            self.waits = self.table.waits(&s.insn);
-            self.aligned = crate::classify::requires_alignment(&s.insn)
-                && !self.broken(Mutation::AlignmentIgnored);
+            self.waits = self.table.waits(&s.insn) && !self.broken(Mutation::PendingOrder);
+            self.alignment = if self.broken(Mutation::AlignmentIgnored) {
+                Alignment::Free
+            } else {
+                classify::alignment(&s.insn)
+            };
             self.mark();
             open = !self.instruction(s);
             self.in_shadow = s.class == Class::Sti;

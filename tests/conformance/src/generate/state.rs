@@ -156,12 +156,20 @@ pub fn float80(rng: &mut Rng) -> [u8; 10] {
     bytes
 }
 
-/// An MXCSR value without reserved bits.
+/// MXCSR.MM: misaligned operands of most SSE instructions are allowed. AMD processors only.
+pub const MXCSR_MM: u32 = 1 << 17;
+
+/// An MXCSR value without bits that are reserved everywhere.
 pub fn mxcsr(rng: &mut Rng) -> u32 {
-    match rng.below(10) {
+    let value = match rng.below(10) {
         0..5 => 0x1f80,
         5..9 => (rng.u32() & 0xe07f) | 0x1f80,
         _ => rng.u32() & 0xffff,
+    };
+    if rng.chance(10) {
+        value | MXCSR_MM
+    } else {
+        value
     }
 }
 

@@ -1,5 +1,6 @@
 //! Alignment checks: #AC with CR0.AM and EFLAGS.AC in ring 3.
 
+use crate::descriptor::{kind, segment};
 use crate::deviation;
 use crate::layout as at;
 use crate::row::{Field, Row, Table, deviate, eflags};
@@ -208,10 +209,7 @@ fn others() -> Vec<Row> {
     }
     // The linear address counts, not the offset.
     let mut based = row("a segment with an odd base".into(), true, true, 3);
-    based.descriptor(
-        at::FREE,
-        crate::descriptor::segment(at::DATA + 1, 0xffff, 0x13, 3, true, 4),
-    );
+    based.descriptor(at::FREE, segment(at::DATA + 1, 0xffff, 0x13, 3, true, 4));
     based.gpr[0] = u32::from(at::FREE | 3);
     based.gpr[3] = 4;
     based.bytes(&[0x8e, 0xd8]);
@@ -222,10 +220,102 @@ fn others() -> Vec<Row> {
     rows
 }
 
+/// INS and OUTS: the right to the port comes first (vol. 2, INS, OUTS: "Operation").
+fn ports() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, bytes, alignment) in [
+        ("INSB", &[0x6c][..], 1u32),
+        ("INSW", &[0x66, 0x6d], 2),
+        ("INSD", &[0x6d], 4),
+        ("REP INSD", &[0xf3, 0x6d], 4),
+        ("OUTSB", &[0x6e], 1),
+        ("OUTSW", &[0x66, 0x6f], 2),
+        ("OUTSD", &[0x6f], 4),
+        ("REP OUTSD", &[0xf3, 0x6f], 4),
+    ] {
+        for permitted in [true, false] {
+            for offset in [0u32, 1, 2] {
+                let right = if permitted { "with" } else { "without" };
+                let mut row = row(
+                    format!("{name} {right} the port, at {offset}"),
+                    true,
+                    true,
+                    3,
+                );
+                row.eflags |= if permitted { eflags::IOPL } else { 0 };
+                row.gpr[1] = 1;
+                row.gpr[2] = 0x80;
+                row.gpr[6] = at::DATA + offset;
+                row.gpr[7] = at::DATA + offset;
+                let eip = row.bytes(bytes);
+                match (permitted, offset % alignment) {
+                    (true, 0) => {
+                        row.ends();
+                    }
+                    (true, _) => {
+                        row.stop();
+                        row.fault(17, Some(0), eip);
+                    }
+                    (false, _) => {
+                        row.stop();
+                        row.fault(13, Some(0), eip);
+                    }
+                }
+                rows.push(row);
+            }
+        }
+    }
+    rows
+}
+
+/// Far calls: the target's checks come before the push (vol. 2, CALL: "Operation").
+fn far_calls() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let absent = segment(0, 0xf_ffff, kind::CODE_R, 3, false, 12);
+    for (target, selector, fault) in [
+        ("null", 0, Some((13, 0))),
+        ("beyond the table", 0xfff8, Some((13, 0xfff8))),
+        ("absent", at::FREE | 3, Some((11, u32::from(at::FREE)))),
+        ("good", at::code_of(3), None),
+    ] {
+        for offset in [0u32, 1, 2] {
+            let mut row = row(
+                format!("far CALL, target {target}, ESP + {offset}"),
+                true,
+                true,
+                3,
+            );
+            row.descriptor(at::FREE, absent);
+            row.gpr[4] = at::ROW_STACK - 0x40 + offset;
+            let mut bytes = vec![0x9a];
+            bytes.extend((row.here() + 7).to_le_bytes());
+            bytes.extend(selector.to_le_bytes());
+            let eip = row.bytes(&bytes);
+            match (fault, offset) {
+                (Some((vector, error)), _) => {
+                    row.stop();
+                    row.fault(vector, Some(error), eip);
+                }
+                (None, 0) => {
+                    row.ends();
+                }
+                (None, _) => {
+                    row.stop();
+                    row.fault(17, Some(0), eip);
+                }
+            }
+            rows.push(row);
+        }
+    }
+    rows
+}
+
 /// The table.
 pub fn tables() -> Vec<Table> {
     let mut rows = operands();
     rows.extend(others());
+    rows.extend(ports());
+    rows.extend(far_calls());
     for row in &mut rows {
         let checks = row
             .checks
