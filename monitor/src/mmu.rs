@@ -3,8 +3,8 @@
 use crate::cpu::env::{Access, Privilege, TlbFlush};
 use crate::cpu::fault::Fault;
 use crate::memory::{GuestRam, attr};
-use crate::paging::{Page, Walk, walk};
-use crate::window::Window;
+use crate::paging::{Page, Tables, Walk, walk};
+use crate::window::{Run, Window};
 use core::ops::Range;
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::mutation::Mutation;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Entries of the instruction-fetch TLB (a power of two).
 const FETCH_ENTRIES: usize = 256;
+/// Most pages that a flush looks up in the guest's tables to keep window mappings.
+const FLUSH_WALKS: u64 = 4096;
 
 /// One entry of the fetch TLB.
 #[derive(Clone, Copy)]
@@ -41,6 +43,36 @@ fn drop_write_entries(st: &mut GuestState, host: Range<u64>) {
             }
         }
     }
+}
+
+/// Where an instruction is fetched from.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetched {
+    /// Physical address.
+    pub phys: u64,
+    /// The page is global.
+    pub global: bool,
+    /// The fetch TLB did not have the page.
+    pub walked: bool,
+}
+
+/// Whether the guest's tables still say what a window mapping at `lin` rests on, and then whether
+/// its pages are global.
+fn still_so(tables: &Tables<'_>, lin: u64, run: &Run) -> Option<bool> {
+    let mut at = lin;
+    let mut global = None;
+    while at < lin + run.len {
+        let p = tables.supervisor_page(at as u32)?;
+        let same = p.size == run.page
+            && p.writable == run.writable
+            && p.phys == run.phys + (at - lin)
+            && *global.get_or_insert(p.global) == p.global;
+        if !same {
+            return None;
+        }
+        at = (at & !(run.page - 1)) + run.page;
+    }
+    global
 }
 
 /// What a window miss came to.
@@ -137,10 +169,19 @@ impl Mmu {
         Ok(page)
     }
 
-    /// Translates an instruction fetch: physical address and whether the page is global.
+    fn tables<'a>(&'a self, st: &'a GuestState) -> Tables<'a> {
+        Tables {
+            st,
+            ram: &self.ram,
+            phys_bits: self.phys_bits,
+            a20_mask: self.a20_mask,
+        }
+    }
+
+    /// Translates an instruction fetch.
     /// # Errors
     /// #PF.
-    pub fn fetch(&mut self, st: &GuestState, lin: u32) -> Result<(u64, bool), Fault> {
+    pub fn fetch(&mut self, st: &GuestState, lin: u32) -> Result<Fetched, Fault> {
         let user = st.cpl == 3;
         let page = u64::from(lin) & !(PAGE_SIZE - 1);
         let tag = page | u64::from(user);
@@ -148,7 +189,11 @@ impl Mmu {
         let slot = (lin >> 12) as usize & (FETCH_ENTRIES - 1);
         let e = self.fetch[slot];
         if e.tag == tag {
-            return Ok((e.phys | offset, e.global));
+            return Ok(Fetched {
+                phys: e.phys | offset,
+                global: e.global,
+                walked: false,
+            });
         }
         let who = if user {
             Privilege::User
@@ -163,7 +208,11 @@ impl Mmu {
             phys,
             global: p.global,
         };
-        Ok((phys | offset, p.global))
+        Ok(Fetched {
+            phys: phys | offset,
+            global: p.global,
+            walked: true,
+        })
     }
 
     /// Walks for a data access and fills the soft TLB when the page can be accessed directly.
@@ -299,24 +348,13 @@ impl Mmu {
         let lin = u64::from(lin) & !(size - 1);
         let phys = page.phys & !(size - 1);
         let region = self.ram.region(page.phys).unwrap_or_default();
+        let tables = self.tables(st);
         let same = |l: u64, expected: u64| {
             if self.window.is_mapped(l) {
                 return None;
             }
-            let p = walk(
-                st,
-                &self.ram,
-                l as u32,
-                Walk {
-                    access: Access::Read,
-                    who: Privilege::Supervisor,
-                    commit: false,
-                },
-                self.phys_bits,
-            )
-            .ok()?;
-            let ok = !p.user
-                && p.size == page.size
+            let p = tables.supervisor_page(l as u32)?;
+            let ok = p.size == page.size
                 && p.writable == page.writable
                 && p.global == page.global
                 && p.phys == expected
@@ -349,18 +387,23 @@ impl Mmu {
         (start, start_phys, end - start)
     }
 
+    /// The frame number that ring 0 fetches code from at `lin`, if the accessed bits are set.
+    #[must_use]
+    pub fn code_frame(&self, st: &GuestState, lin: u32) -> Option<u64> {
+        let page = self.tables(st).page(lin, Access::Execute);
+        page.map(|p| p.phys / PAGE_SIZE)
+    }
+
     /// TLB flushes: soft TLBs, fetch TLB, window.
     pub fn flush(&mut self, st: &mut GuestState, what: TlbFlush) {
         st.flush_soft_tlb();
         match what {
             TlbFlush::All => {
                 self.stats.flush_all += 1;
-                self.window.clear();
                 self.fetch.fill(EMPTY_FETCH);
             }
             TlbFlush::NonGlobal => {
                 self.stats.flush_non_global += 1;
-                self.window.clear_non_global();
                 for e in &mut self.fetch {
                     if !e.global {
                         *e = EMPTY_FETCH;
@@ -368,6 +411,42 @@ impl Mmu {
                 }
             }
         }
+        self.flush_window(st, what);
+    }
+
+    /// Drops the window mappings that are not what the guest's tables say now. A mapping costs a
+    /// host fault and two system calls, a look at a table entry some nanoseconds, and kernels
+    /// change little of their own space between flushes.
+    fn flush_window(&mut self, st: &GuestState, what: TlbFlush) {
+        let tables = Tables {
+            st,
+            ram: &self.ram,
+            phys_bits: self.phys_bits,
+            a20_mask: self.a20_mask,
+        };
+        let mut walks = 0;
+        self.window.review(|lin, run| {
+            if what == TlbFlush::NonGlobal && run.global {
+                return Some(true);
+            }
+            walks += run.len.div_ceil(run.page);
+            if walks > FLUSH_WALKS {
+                return None;
+            }
+            still_so(&tables, lin, run)
+        });
+    }
+
+    /// Empties the fetch TLB.
+    pub fn forget_fetches(&mut self) {
+        self.fetch.fill(EMPTY_FETCH);
+    }
+
+    /// Drops everything that was derived from the guest's tables and from where memory is.
+    pub fn forget(&mut self, st: &mut GuestState) {
+        st.flush_soft_tlb();
+        self.window.clear();
+        self.fetch.fill(EMPTY_FETCH);
     }
 
     /// INVLPG.

@@ -219,3 +219,37 @@ pub fn walk(
         entries: core::array::from_fn(|i| used.get(i).map_or(u64::MAX, |e| e.at)),
     })
 }
+
+/// The guest's tables to look at: nothing is marked, and what was not accessed counts as absent.
+#[derive(Clone, Copy)]
+pub struct Tables<'a> {
+    /// Whose tables.
+    pub st: &'a GuestState,
+    /// Where they are.
+    pub ram: &'a GuestRam,
+    /// Bits of a physical address.
+    pub phys_bits: u32,
+    /// What the A20 gate lets through.
+    pub a20_mask: u64,
+}
+
+impl Tables<'_> {
+    /// The page at `lin` for an access of ring 0.
+    #[must_use]
+    pub fn page(&self, lin: u32, access: Access) -> Option<Page> {
+        let how = Walk {
+            access,
+            who: Privilege::Supervisor,
+            commit: false,
+        };
+        let mut page = walk(self.st, self.ram, lin, how, self.phys_bits).ok()?;
+        page.phys &= self.a20_mask;
+        Some(page)
+    }
+
+    /// The page at `lin` if it is ring 0's own.
+    #[must_use]
+    pub fn supervisor_page(&self, lin: u32) -> Option<Page> {
+        self.page(lin, Access::Read).filter(|p| !p.user)
+    }
+}

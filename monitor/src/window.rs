@@ -20,13 +20,17 @@ const MAX_RUNS: usize = 12_000;
 
 /// A contiguous mapping.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    phys: u64,
-    len: u64,
+pub struct Run {
+    /// Physical address of its first byte.
+    pub phys: u64,
+    /// Bytes.
+    pub len: u64,
     /// Size of the guest's pages in it: what one INVLPG drops.
-    page: u64,
-    writable: bool,
-    global: bool,
+    pub page: u64,
+    /// Writable, but for watched pages.
+    pub writable: bool,
+    /// It survives a CR3 load.
+    pub global: bool,
 }
 
 /// Counters of the window.
@@ -304,14 +308,20 @@ impl Window {
         }
     }
 
-    /// Drops the mappings that do not survive a CR3 load.
-    pub fn clear_non_global(&mut self) {
-        let dead: Vec<(u64, u64)> = self
-            .runs
-            .iter()
-            .filter(|(_, r)| !r.global)
-            .map(|(&l, r)| (l, r.len))
-            .collect();
+    /// Goes through all mappings in order of their linear addresses: `verdict` says whether one
+    /// stays, and then whether it is global from now on.
+    pub fn review(&mut self, mut verdict: impl FnMut(u64, &Run) -> Option<bool>) {
+        let mut dead = Vec::new();
+        for (&lin, run) in &mut self.runs {
+            match verdict(lin, run) {
+                Some(global) => run.global = global,
+                None => dead.push((lin, run.len)),
+            }
+        }
+        if dead.len() == self.runs.len() {
+            self.clear();
+            return;
+        }
         for (lin, len) in dead {
             self.runs.remove(&lin);
             self.unmap_host(lin, len);

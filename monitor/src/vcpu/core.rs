@@ -11,7 +11,7 @@ use crate::cpu::fault::Fault;
 use crate::direct::Direct;
 use crate::kicker::Kicker;
 use crate::memory::attr;
-use crate::mmu::Mmu;
+use crate::mmu::{Fetched, Mmu};
 use crate::vcpu::debug::Debugger;
 use crate::vcpu::stats::ExitStats;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +27,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Writes into a code page through the window that drop its translations before the writing site
 /// is adapted instead.
 pub const CODE_WRITE_PATIENCE: u8 = 3;
+
+/// Most pages of code that a flush looks up in the guest's tables instead of forgetting them.
+const MAX_CODE_PAGES: usize = 4096;
 
 /// See the module's text.
 pub struct Core {
@@ -72,8 +75,10 @@ pub struct Core {
     pub forget_returns: [bool; 2],
     /// A jump-cache entry or direct link of the supervisor rests on a non-global mapping.
     pub non_global_code: bool,
-    /// Linear pages that code was run from since the last full flush: a bit each.
-    pub code_pages: Vec<u64>,
+    /// Pages that code of rings 0-2 was run from.
+    pub code_pages: CodePages,
+    /// Linear pages that code of ring 3 was run from: a bit each.
+    pub user_code: Vec<u64>,
     /// Window writes into pages with translations, by page.
     pub code_writes: HashMap<u64, u8>,
     /// Test rigs: events are kept here instead of being delivered.
@@ -98,6 +103,36 @@ pub struct Nmi {
 pub struct Captured {
     /// The event, if there was one.
     pub event: Option<Event>,
+}
+
+/// Linear pages that code was run from, and where they were in physical memory.
+#[derive(Default)]
+pub struct CodePages {
+    frames: HashMap<u32, u64>,
+}
+
+impl CodePages {
+    fn insert(&mut self, page: u32, frame: u64) {
+        self.frames.insert(page, frame);
+    }
+
+    fn frame(&self, page: u32) -> Option<u64> {
+        self.frames.get(&page).copied()
+    }
+
+    fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+    }
+
+    /// Page and frame numbers.
+    fn pages(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.frames.iter().map(|(&page, &frame)| (page, frame))
+    }
 }
 
 impl Core {
@@ -296,15 +331,18 @@ impl Core {
                 self.code_written(st, page, PAGE_SIZE);
             }
         }
+        let mut moved = !changed.is_empty();
         if let Some(base) = effects.video {
             self.mmu.ram.place_video(base);
-            self.flush_tlb(st, TlbFlush::All);
+            moved = true;
         }
         if a20_mask != self.mmu.a20_mask {
             self.mmu.a20_mask = a20_mask;
             self.stats.a20_changes += 1;
-            self.flush_tlb(st, TlbFlush::All);
-        } else if !changed.is_empty() {
+            moved = true;
+        }
+        if moved {
+            self.mmu.forget(st);
             self.flush_tlb(st, TlbFlush::All);
         }
         request
@@ -329,10 +367,43 @@ impl Core {
         }
     }
 
-    /// Marks the page of `lin` as one that code runs from.
-    pub fn note_code_page(&mut self, lin: u32) {
-        let page = (lin >> 12) as usize;
-        self.code_pages[page / 64] |= 1 << (page % 64);
+    /// Translates a fetch of code, and remembers that code runs from there: every page in the
+    /// fetch TLB has been noted.
+    /// # Errors
+    /// #PF.
+    pub fn fetch_code(&mut self, st: &mut GuestState, lin: u32) -> Result<Fetched, Fault> {
+        let fetched = self.mmu.fetch(st, lin)?;
+        if fetched.walked {
+            let page = lin >> 12;
+            if st.cpl == 3 {
+                self.user_code[page as usize / 64] |= 1 << (page % 64);
+            } else {
+                let frame = fetched.phys / PAGE_SIZE;
+                if self.code_pages.frame(page).is_some_and(|f| f != frame) {
+                    self.forget_code_pages(st);
+                }
+                self.code_pages.insert(page, frame);
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// Whether code of rings 0-2 is still where it was run from.
+    fn code_pages_hold(&self, st: &GuestState) -> bool {
+        self.code_pages.len() <= MAX_CODE_PAGES
+            && self
+                .code_pages
+                .pages()
+                .all(|(page, frame)| self.mmu.code_frame(st, page << 12) == Some(frame))
+    }
+
+    /// Forgets what rests on where code of rings 0-2 is mapped.
+    fn forget_code_pages(&mut self, st: &mut GuestState) {
+        self.clear_table(st, 0);
+        self.translator.unlink_cross_pages();
+        self.code_pages.clear();
+        self.mmu.forget_fetches();
+        self.non_global_code = false;
     }
 }
 
@@ -445,11 +516,8 @@ impl Env for Core {
             self.direct.switched(st, now, entries);
         }
         self.clear_table(st, 1);
-        if what == TlbFlush::All || self.non_global_code {
-            self.clear_table(st, 0);
-            self.translator.unlink_cross_pages();
-            self.code_pages.fill(0);
-            self.non_global_code = false;
+        if (what == TlbFlush::All || self.non_global_code) && !self.code_pages_hold(st) {
+            self.forget_code_pages(st);
         }
         self.leave = true;
     }
@@ -458,11 +526,13 @@ impl Env for Core {
         let lin = at.0 as u32;
         self.mmu.invalidate_page(st, lin);
         let page = (lin >> 12) as usize;
-        if self.code_pages[page / 64] & 1 << (page % 64) != 0 {
-            self.code_pages[page / 64] &= !(1 << (page % 64));
-            self.clear_table(st, 0);
+        if self.user_code[page / 64] & 1 << (page % 64) != 0 {
+            self.user_code[page / 64] &= !(1 << (page % 64));
             self.clear_table(st, 1);
-            self.translator.unlink_cross_pages();
+            self.leave = true;
+        }
+        if self.code_pages.frame(lin >> 12).is_some() {
+            self.forget_code_pages(st);
             self.leave = true;
         }
     }

@@ -217,11 +217,12 @@ fn set_status(st: &mut GuestState, bits: u64) {
 pub(super) fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<Instruction> {
     let mut bytes = [0; MAX_INSTRUCTION];
     let room = ((PAGE_SIZE - u64::from(lin) % PAGE_SIZE) as usize).min(MAX_INSTRUCTION);
-    let (phys, _) = core.mmu.fetch(st, lin).ok()?;
+    let phys = core.fetch_code(st, lin).ok()?.phys;
     core.read_code(phys, &mut bytes[..room]);
+    let bits = if st.mode().code32() { 32 } else { 16 };
+    let eip = st.rip;
     let decode = |bytes: &[u8]| {
-        let bits = if st.mode().code32() { 32 } else { 16 };
-        let mut decoder = Decoder::with_ip(bits, bytes, st.rip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(bits, bytes, eip, DecoderOptions::NONE);
         let insn = decoder.decode();
         (decoder.last_error() == DecoderError::None).then_some(insn)
     };
@@ -231,7 +232,7 @@ pub(super) fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<In
     if room == MAX_INSTRUCTION {
         return None;
     }
-    let (phys, _) = core.mmu.fetch(st, lin.wrapping_add(room as u32)).ok()?;
+    let phys = core.fetch_code(st, lin.wrapping_add(room as u32)).ok()?.phys;
     core.read_code(phys, &mut bytes[room..]);
     decode(&bytes)
 }

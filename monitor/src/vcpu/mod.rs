@@ -212,7 +212,8 @@ impl Vcpu {
             filled: [Vec::new(), Vec::new()],
             forget_returns: [false; 2],
             non_global_code: false,
-            code_pages: vec![0; (1 << 20) / 64],
+            code_pages: core::CodePages::default(),
+            user_code: vec![0; (1 << 20) / 64],
             code_writes: HashMap::new(),
             capture: None,
             direct: Direct::default(),
@@ -270,14 +271,15 @@ impl Vcpu {
         let (st, core) = self.parts_mut();
         st.reset();
         core.direct.clear(&mut core.mmu);
-        core.mmu.flush(st, crate::cpu::env::TlbFlush::All);
+        core.mmu.forget(st);
         core.translator.flush(st);
         for table in 0..2 {
             core.filled[table].clear();
             core.forget_returns[table] = true;
             core.table_owner[table] = None;
         }
-        core.code_pages.fill(0);
+        core.code_pages.clear();
+        core.user_code.fill(0);
         core.shutdown = false;
         core.nmi = core::Nmi::default();
         core.repeating = false;

@@ -7,7 +7,7 @@ use crate::cpu::event::Event;
 use crate::cpu::fault::{Fault, Vector};
 use crate::direct::{self, Next};
 use crate::memory::attr;
-use crate::mmu::Miss;
+use crate::mmu::{Fetched, Miss};
 use crate::vcpu::core::{CODE_WRITE_PATIENCE, Captured, Core, Nmi};
 use crate::vcpu::{Span, Vcpu};
 use crate::vcpu::{alignment, debug};
@@ -470,8 +470,7 @@ fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<UnitId, Stop
         return Err(Fault::gp(0).into());
     }
     let lin = (cs.base as u32).wrapping_add(eip);
-    let (phys, global) = core.mmu.fetch(st, lin)?;
-    core.note_code_page(lin);
+    let Fetched { phys, global, .. } = core.fetch_code(st, lin)?;
     if span == Span::Unit {
         core.own_table(st, mode, cs.base);
     }
@@ -483,8 +482,7 @@ fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<UnitId, Stop
             None => true,
             Some(page) => {
                 let next = lin.wrapping_add(PAGE_SIZE as u32) & !0xfff;
-                core.note_code_page(next);
-                core.mmu.fetch(st, next)?.0 == page
+                core.fetch_code(st, next)?.phys == page
             }
         };
         if valid {
@@ -573,8 +571,7 @@ fn translate(
                 return Err(Fault::gp(0).into());
             }
             let next = lin.wrapping_add(in_page as u32);
-            let (second, _) = core.mmu.fetch(st, next)?;
-            core.note_code_page(next);
+            let second = core.fetch_code(st, next)?.phys;
             core.read_code(second, &mut bytes[first..first + more]);
             let page = second & !(PAGE_SIZE - 1);
             let source = Source {
