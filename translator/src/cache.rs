@@ -33,14 +33,17 @@ struct Unit {
     indirect: u32,
     body: u32,
     instructions: u32,
-    /// Links that jump to it.
-    incoming: Vec<u32>,
+    /// The first of the links that jump to it; [`NO_LINK`] for none.
+    incoming: u32,
     /// Its own links: a range of ids.
     links: core::ops::Range<u32>,
     /// Its callout sites: a range of ids.
     sites: core::ops::Range<u32>,
     alive: bool,
 }
+
+/// No link, in a list of links.
+const NO_LINK: u32 = u32::MAX;
 
 /// A patchable jump in the cache.
 struct Link {
@@ -50,8 +53,36 @@ struct Link {
     /// Offset of the stub that exits.
     stub: u32,
     target_eip: u32,
+    /// It goes to another page.
+    cross: bool,
     /// Linked to this unit now.
     to: Option<UnitId>,
+    /// Its neighbours among the links to that unit; [`NO_LINK`] for none.
+    next: u32,
+    previous: u32,
+}
+
+/// A unit that was looked up lately, with what whoever looks it up needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    key: Key,
+    /// The unit.
+    pub unit: UnitId,
+    /// Host address of its entry for direct jumps.
+    pub body: u64,
+    /// Host address of its entry for indirect jumps.
+    pub indirect: u64,
+    /// The second physical page of a unit that crosses a page boundary.
+    pub second_page: Option<u64>,
+}
+
+/// Entries of the table of units looked up lately (a power of two).
+const RECENT_UNITS: usize = 8192;
+
+/// The place of a key in that table.
+fn recent_slot(key: &Key) -> usize {
+    let page = (key.phys / PAGE_SIZE) as usize;
+    (key.phys as usize ^ page.wrapping_mul(0x9e5) ^ (key.eip >> 12) as usize) & (RECENT_UNITS - 1)
 }
 
 /// The translation cache of one virtual processor.
@@ -67,8 +98,10 @@ pub struct Translator {
     table: Table,
     units: Vec<Unit>,
     by_key: HashMap<Key, UnitId>,
+    recent: Box<[Option<Found>]>,
     by_page: HashMap<u64, Vec<UnitId>>,
     links: Vec<Link>,
+    /// The links to other pages that were patched since these were last undone.
     cross_links: Vec<u32>,
     sites: Vec<Site>,
     /// (offset in the cache, EIP), sorted by offset.
@@ -119,6 +152,7 @@ impl Translator {
             table: Table::new(features),
             units: Vec::new(),
             by_key: HashMap::new(),
+            recent: vec![None; RECENT_UNITS].into_boxed_slice(),
             by_page: HashMap::new(),
             links: Vec::new(),
             cross_links: Vec::new(),
@@ -175,29 +209,29 @@ impl Translator {
     }
 
     /// A unit by its key.
-    #[must_use]
-    pub fn lookup(&self, key: &Key) -> Option<UnitId> {
-        self.by_key.get(key).copied()
+    pub fn lookup(&mut self, key: &Key) -> Option<Found> {
+        let slot = recent_slot(key);
+        if let Some(found) = self.recent[slot]
+            && found.key == *key
+        {
+            return Some(found);
+        }
+        let found = self.found(*self.by_key.get(key)?);
+        self.recent[slot] = Some(found);
+        Some(found)
     }
 
-    /// Host address of a unit's entry for direct jumps.
+    /// What [`Self::lookup`] tells of a unit.
     #[must_use]
-    pub fn body(&self, unit: UnitId) -> u64 {
-        self.memory
-            .address(self.units[unit.0 as usize].body as usize)
-    }
-
-    /// Host address of a unit's entry for indirect jumps.
-    #[must_use]
-    pub fn indirect_entry(&self, unit: UnitId) -> u64 {
-        self.memory
-            .address(self.units[unit.0 as usize].indirect as usize)
-    }
-
-    /// The second physical page of a unit that crosses a page boundary.
-    #[must_use]
-    pub fn second_page(&self, unit: UnitId) -> Option<u64> {
-        self.units[unit.0 as usize].second_page
+    pub fn found(&self, unit: UnitId) -> Found {
+        let u = &self.units[unit.0 as usize];
+        Found {
+            key: u.key,
+            unit,
+            body: self.memory.address(u.body as usize),
+            indirect: self.memory.address(u.indirect as usize),
+            second_page: u.second_page,
+        }
     }
 
     /// The instruction behind a callout site.
@@ -218,6 +252,7 @@ impl Translator {
         self.used = self.scratch_start();
         self.units.clear();
         self.by_key.clear();
+        self.recent.fill(None);
         self.by_page.clear();
         self.links.clear();
         self.cross_links.clear();
@@ -354,15 +389,15 @@ impl Translator {
         let first_link = self.links.len() as u32;
         for l in &self.scratch.links {
             let stub = start as u32 + self.scratch.buf.offset_of(l.stub);
-            if l.cross {
-                self.cross_links.push(self.links.len() as u32);
-            }
             self.links.push(Link {
                 from: id,
                 field: at(l.half, l.at),
                 stub,
                 target_eip: l.target,
+                cross: l.cross,
                 to: None,
+                next: NO_LINK,
+                previous: NO_LINK,
             });
         }
         let len: u32 = self.scanned.iter().map(|s| s.insn.len() as u32).sum();
@@ -378,7 +413,7 @@ impl Translator {
             indirect: start as u32 + self.scratch.buf.offset_of(entries.indirect),
             body: start as u32 + self.scratch.buf.offset_of(entries.body),
             instructions,
-            incoming: Vec::new(),
+            incoming: NO_LINK,
             links: first_link..self.links.len() as u32,
             sites: first_site..self.sites.len() as u32,
             alive: true,
@@ -412,17 +447,23 @@ impl Translator {
         {
             return;
         }
+        let target = &mut self.units[to.0 as usize];
         l.to = Some(to);
-        let rel = self.units[to.0 as usize].body.wrapping_sub(l.field + 4);
-        let field = l.field as usize;
-        self.memory.write(field, &rel.to_le_bytes());
-        self.units[to.0 as usize].incoming.push(link);
+        l.previous = NO_LINK;
+        l.next = core::mem::replace(&mut target.incoming, link);
+        let (rel, field, next) = (target.body.wrapping_sub(l.field + 4), l.field, l.next);
+        if l.cross {
+            self.cross_links.push(link);
+        }
+        if next != NO_LINK {
+            self.links[next as usize].previous = link;
+        }
+        self.memory.write(field as usize, &rel.to_le_bytes());
         self.stats.links += 1;
     }
 
     /// Patches a link to go through the jump cache: for targets that must be looked up each time.
     pub fn link_by_cache(&mut self, link: u32, table: usize) {
-        self.forget_once(); // its place must not be given back after this
         // Otherwise the jump would lie behind a unit for one use and be overwritten with it.
         self.forget_once();
         let Some(l) = self.links.get(link as usize) else {
@@ -446,40 +487,30 @@ impl Translator {
         }
     }
 
-    fn unlink(&mut self, link: u32) {
+    /// Makes a linked jump leave the cache again. `patch`: false if its unit keeps jumping.
+    fn unlink(&mut self, link: u32, patch: bool) {
         let l = &mut self.links[link as usize];
-        if l.to.take().is_some() {
-            let rel = l.stub.wrapping_sub(l.field + 4);
-            let field = l.field as usize;
-            self.memory.write(field, &rel.to_le_bytes());
+        let Some(to) = l.to.take() else {
+            return;
+        };
+        let (rel, field) = (l.stub.wrapping_sub(l.field + 4), l.field);
+        let (next, previous) = (l.next, l.previous);
+        if patch {
+            self.memory.write(field as usize, &rel.to_le_bytes());
+        }
+        match previous {
+            NO_LINK => self.units[to.0 as usize].incoming = next,
+            _ => self.links[previous as usize].next = next,
+        }
+        if next != NO_LINK {
+            self.links[next as usize].previous = previous;
         }
     }
 
     /// Unlinks every jump between pages (their mapping may have changed).
     pub fn unlink_cross_pages(&mut self) {
-        let cross = core::mem::take(&mut self.cross_links);
-        for &link in &cross {
-            if let Some(to) = self.links[link as usize].to {
-                self.unlink(link);
-                self.units[to.0 as usize].incoming.retain(|&l| l != link);
-            }
-        }
-        self.cross_links = cross;
-    }
-
-    /// Unlinks jumps to the page of EIPs that `page` (an EIP with its low 12 bits clear) begins.
-    pub fn unlink_page(&mut self, page: u32) {
-        let mut i = 0;
-        while i < self.cross_links.len() {
-            let link = self.cross_links[i];
-            i += 1;
-            let l = &self.links[link as usize];
-            if l.target_eip & !0xfff == page
-                && let Some(to) = l.to
-            {
-                self.unlink(link);
-                self.units[to.0 as usize].incoming.retain(|&l| l != link);
-            }
+        while let Some(link) = self.cross_links.pop() {
+            self.unlink(link, true);
         }
     }
 
@@ -525,23 +556,22 @@ impl Translator {
         u.alive = false;
         self.stats.invalidated += 1;
         let key = u.key;
-        let incoming = core::mem::take(&mut u.incoming);
         let links = u.links.clone();
         let entry = u.indirect;
-        for link in incoming {
-            if !self.broken(Mutation::StaleLinks) {
-                self.unlink(link);
-            }
+        while self.units[id.0 as usize].incoming != NO_LINK {
+            let link = self.units[id.0 as usize].incoming;
+            self.unlink(link, !self.broken(Mutation::StaleLinks));
         }
         // Its own jumps must find their targets anew: the code that follows may be new as well.
         for link in links {
-            if let Some(to) = self.links[link as usize].to {
-                self.unlink(link);
-                self.units[to.0 as usize].incoming.retain(|&l| l != link);
-            }
+            self.unlink(link, true);
         }
         if self.by_key.get(&key) == Some(&id) {
             self.by_key.remove(&key);
+        }
+        let recent = &mut self.recent[recent_slot(&key)];
+        if recent.is_some_and(|found| found.unit == id) {
+            *recent = None;
         }
         let address = self.memory.address(entry as usize);
         for table in 0..2 {

@@ -56,7 +56,8 @@ pub struct TranslatorStats {
 pub struct Source<'a> {
     /// Its key.
     pub key: Key,
-    /// Guest bytes from the key's address to the end of the page (or 15 bytes and more across it).
+    /// Guest bytes from the key's address on: to the end of the page or as many as a unit may hold,
+    /// or, where not even one instruction lies within the page, 15 bytes and more across it.
     pub bytes: &'a [u8],
     /// The second page's physical address when `bytes` reaches into it.
     pub second_page: Option<u64>,

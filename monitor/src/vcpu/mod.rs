@@ -43,8 +43,8 @@ pub(crate) enum Span {
     KeptInstruction,
 }
 
-/// Bytes of the code cache.
-const CODE_CACHE: usize = 64 << 20;
+/// Bytes of the code cache; the host gives memory for what is used of it.
+const CODE_CACHE: usize = 256 << 20;
 /// Bytes of the host stack that translated calls use.
 const RETURN_STACK: u64 = 256 << 10;
 const HOST_PAGE: u64 = 4096;

@@ -14,7 +14,7 @@ use crate::vcpu::{alignment, debug};
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
-use ring3_translator::cache::{Key, Source, UnitId};
+use ring3_translator::cache::{Found, Key, Source, UnitId};
 use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{ExitKind, GuestState, SegClass, SegReg, cr4, eflags};
 use std::sync::Arc;
@@ -36,6 +36,9 @@ pub enum VcpuExit {
 
 type Enter = unsafe extern "sysv64" fn(*mut GuestState, u64);
 type Resume = unsafe extern "sysv64" fn(*mut GuestState);
+
+/// Most bytes of guest code in a unit: a longer run of instructions goes on in another.
+const UNIT_BYTES: usize = 512;
 
 /// A guest fault, or a reason to look around again.
 enum Stop {
@@ -126,10 +129,9 @@ impl Vcpu {
             };
             st.sys_flags &= !eflags::RF;
             if let Some(link) = tail.take() {
-                join(st, core, link, unit);
+                join(st, core, link, &unit);
             }
-            let target = core.translator.body(unit);
-            if let Some(exit) = self.enter(target, &mut tail) {
+            if let Some(exit) = self.enter(unit.body, &mut tail) {
                 return Some(exit);
             }
             let (st, core) = self.parts_mut();
@@ -456,7 +458,7 @@ fn adapt(st: &mut GuestState, core: &mut Core, phys: u64) {
 }
 
 /// Finds or makes the unit at CS:EIP.
-fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<UnitId, Stop> {
+fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<Found, Stop> {
     let state_mode = st.mode();
     let mode = if span == Span::Unit {
         state_mode
@@ -478,7 +480,7 @@ fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<UnitId, Stop
     if span != Span::Instruction
         && let Some(unit) = core.translator.lookup(&key)
     {
-        let valid = match core.translator.second_page(unit) {
+        let valid = match unit.second_page {
             None => true,
             Some(page) => {
                 let next = lin.wrapping_add(PAGE_SIZE as u32) & !0xfff;
@@ -486,25 +488,25 @@ fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<UnitId, Stop
             }
         };
         if valid {
-            remember(st, core, eip, unit, global);
+            remember(st, core, eip, &unit, global);
             return Ok(unit);
         }
         core.translator.invalidate(st, phys, 1);
     }
     let unit = translate(st, core, key, lin, span)?;
+    let unit = core.translator.found(unit);
     if span != Span::Instruction {
-        remember(st, core, eip, unit, global);
+        remember(st, core, eip, &unit, global);
     }
     Ok(unit)
 }
 
 /// Enters a unit into the jump cache.
-fn remember(st: &mut GuestState, core: &mut Core, eip: u32, unit: UnitId, global: bool) {
+fn remember(st: &mut GuestState, core: &mut Core, eip: u32, unit: &Found, global: bool) {
     let table = core.mode.table();
     let slot = (eip & 0xffff) as usize;
-    let entry = core.translator.indirect_entry(unit);
-    if st.jump_cache[table][slot] != entry && !core.mode.is_single_instruction() {
-        st.jump_cache[table][slot] = entry;
+    if st.jump_cache[table][slot] != unit.indirect && !core.mode.is_single_instruction() {
+        st.jump_cache[table][slot] = unit.indirect;
         core.filled[table].push(slot as u16);
         if table == 0 && !global {
             core.non_global_code = true;
@@ -513,7 +515,7 @@ fn remember(st: &mut GuestState, core: &mut Core, eip: u32, unit: UnitId, global
 }
 
 /// Links the jump that led here.
-fn join(st: &GuestState, core: &mut Core, link: u32, unit: UnitId) {
+fn join(st: &GuestState, core: &mut Core, link: u32, unit: &Found) {
     let Some((target, mode)) = core.translator.link_target(link) else {
         return;
     };
@@ -521,10 +523,10 @@ fn join(st: &GuestState, core: &mut Core, link: u32, unit: UnitId) {
     if target != st.eip() || mode != core.mode || core.mode.is_single_instruction() {
         return;
     }
-    if core.translator.second_page(unit).is_some() {
+    if unit.second_page.is_some() {
         core.translator.link_by_cache(link, core.mode.table());
     } else {
-        core.translator.link(link, unit);
+        core.translator.link(link, unit.unit);
     }
 }
 
@@ -550,8 +552,8 @@ fn translate(
     } else {
         u64::from(cs.limit) - u64::from(key.eip) + 1
     };
-    let mut bytes = [0xffu8; PAGE_SIZE as usize + 16];
-    let first = in_page.min(within_limit) as usize;
+    let mut bytes = [0xffu8; UNIT_BYTES + 16];
+    let first = in_page.min(within_limit).min(UNIT_BYTES as u64) as usize;
     core.read_code(key.phys, &mut bytes[..first]);
     let chain = span == Span::Unit && core.engine == EngineKind::Bt;
     let source = Source {
