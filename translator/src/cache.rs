@@ -6,6 +6,7 @@ use crate::addr::PAGE_SIZE;
 use crate::asm::{CodeBuf, Half};
 use crate::classify::{FeatureSet, Table};
 use crate::code_memory::CodeMemory;
+use crate::large_pages::list;
 use crate::lower::{Lower, Scratch, Site, UnitInfo};
 use crate::mode::Mode;
 use crate::mutation::Mutation;
@@ -41,6 +42,9 @@ struct Unit {
     sites: core::ops::Range<u32>,
     alive: bool,
 }
+
+/// Bytes of host code in a unit, on an average: for the room of lists.
+const BYTES_PER_UNIT: usize = 300;
 
 /// No link, in a list of links.
 const NO_LINK: u32 = u32::MAX;
@@ -150,14 +154,14 @@ impl Translator {
             encoder: Encoder::new(64),
             info: InstructionInfoFactory::new(),
             table: Table::new(features),
-            units: Vec::new(),
+            units: list(size / BYTES_PER_UNIT),
             by_key: HashMap::new(),
             recent: vec![None; RECENT_UNITS].into_boxed_slice(),
             by_page: HashMap::new(),
-            links: Vec::new(),
+            links: list(2 * size / BYTES_PER_UNIT),
             cross_links: Vec::new(),
             sites: Vec::new(),
-            marks: Vec::new(),
+            marks: list(6 * size / BYTES_PER_UNIT),
             adapted: HashSet::new(),
             stats: TranslatorStats::default(),
             timed: true,

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod classify;
 pub mod code_memory;
 pub mod helper;
+pub mod large_pages;
 pub mod lower;
 pub mod mode;
 pub mod mutation;
