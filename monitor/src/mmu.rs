@@ -1,5 +1,8 @@
 //! The guest's memory as the processor sees it: walks, soft TLBs, the window, code pages.
 
+mod invlpg;
+
+use self::invlpg::{LargePages, Restless};
 use crate::cpu::env::{Access, Privilege, TlbFlush};
 use crate::cpu::fault::Fault;
 use crate::memory::{GuestRam, attr};
@@ -82,7 +85,7 @@ pub enum Miss {
     Mapped,
     /// A guest page fault.
     Fault(Fault),
-    /// Not for the window (device memory, user page): the site must be adapted.
+    /// Not for the window (device memory, user page, restless page): the site must be adapted.
     Unmappable,
     /// A write to a page with translations.
     Code(u64),
@@ -116,8 +119,8 @@ pub struct Mmu {
     /// The supervisor window.
     pub window: Window,
     fetch: Vec<FetchEntry>,
-    /// A soft TLB holds pieces of a large page, which INVLPG drops as a whole.
-    large_pages: bool,
+    large: LargePages,
+    restless: Restless,
     /// Bits of a physical address.
     pub phys_bits: u32,
     /// All ones, or without bit 20 while the A20 gate is closed.
@@ -136,7 +139,8 @@ impl Mmu {
             ram,
             window,
             fetch: vec![EMPTY_FETCH; FETCH_ENTRIES],
-            large_pages: false,
+            large: LargePages::default(),
+            restless: Restless::default(),
             phys_bits,
             a20_mask: u64::MAX,
             stats: MmuStats::default(),
@@ -202,6 +206,7 @@ impl Mmu {
         };
         self.stats.fetch_walks += 1;
         let p = self.walk(st, lin, Access::Execute, who, true)?;
+        self.large.note(lin, p.size);
         let phys = p.phys & !(PAGE_SIZE - 1);
         self.fetch[slot] = FetchEntry {
             tag,
@@ -232,7 +237,7 @@ impl Mmu {
                 self.note_write(p.phys);
             }
             self.stats.tlb_fills += 1;
-            self.large_pages |= p.size > PAGE_SIZE;
+            self.large.note(lin, p.size);
             let page = lin & !0xfff;
             let index = (lin >> 12) as usize & (TLB_ENTRIES - 1);
             let watched = self.ram.attributes(p.phys) & attr::WATCHED != 0;
@@ -300,7 +305,8 @@ impl Mmu {
                 Err(_) => Miss::Unmappable,
             };
         }
-        if page.user || self.a20_mask != u64::MAX {
+        let restless = page.size == PAGE_SIZE && self.restless.is(lin, self.stats.invlpg);
+        if page.user || restless || self.a20_mask != u64::MAX {
             return Miss::Unmappable;
         }
         self.stats.window_misses += 1;
@@ -455,19 +461,21 @@ impl Mmu {
         if st.broken(Mutation::Invlpg) {
             return;
         }
-        let index = (lin >> 12) as usize & (TLB_ENTRIES - 1);
-        if self.large_pages {
-            self.large_pages = false;
+        if self.large.take(lin) {
             st.flush_soft_tlb();
+            self.fetch.fill(EMPTY_FETCH);
         } else {
+            let page = (lin >> 12) as usize;
+            let index = page & (TLB_ENTRIES - 1);
             for tlb in &mut st.tlb {
                 tlb[index] = TlbEntry::empty(index);
             }
+            self.fetch[page & (FETCH_ENTRIES - 1)] = EMPTY_FETCH;
         }
-        self.window
+        let mapped = self
+            .window
             .unmap_range(u64::from(lin) & !(PAGE_SIZE - 1), PAGE_SIZE);
-        // The page may have been part of a large one.
-        self.fetch.fill(EMPTY_FETCH);
+        self.restless.invalidated(lin, mapped, self.stats.invlpg);
     }
 
     /// Watches a physical page for `why`, one of [`attr::NOTIFIED`]: no direct write through the

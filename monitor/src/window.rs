@@ -264,13 +264,16 @@ impl Window {
         };
     }
 
-    /// Drops the guest pages that overlap the range, whole; runs are split around them.
-    pub fn unmap_range(&mut self, lin: u64, len: u64) {
+    /// Drops the guest pages that overlap the range, whole; runs are split around them. True if
+    /// there was one.
+    pub fn unmap_range(&mut self, lin: u64, len: u64) -> bool {
+        let mut any = false;
         while let Some((&start, &run)) = self.runs.range(..lin + len).next_back() {
             let end = start + run.len;
             if end <= lin {
-                return;
+                break;
             }
+            any = true;
             // Guest pages are aligned to their size in linear space.
             let from = (lin & !(run.page - 1)).max(start);
             let to = (lin + len).next_multiple_of(run.page).min(end);
@@ -295,9 +298,10 @@ impl Window {
                     },
                 );
             } else if from == 0 {
-                return;
+                break;
             }
         }
+        any
     }
 
     /// Drops all mappings.

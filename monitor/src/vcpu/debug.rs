@@ -232,7 +232,10 @@ pub(super) fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<In
     if room == MAX_INSTRUCTION {
         return None;
     }
-    let phys = core.fetch_code(st, lin.wrapping_add(room as u32)).ok()?.phys;
+    let phys = core
+        .fetch_code(st, lin.wrapping_add(room as u32))
+        .ok()?
+        .phys;
     core.read_code(phys, &mut bytes[room..]);
     decode(&bytes)
 }
