@@ -1,15 +1,17 @@
 //! The translation cache: units by key, links between them, and what watches them.
 
+mod links;
 mod listing;
+mod pages;
 
+use self::links::{Link, NO_LINK};
+use self::pages::{PageUnits, unit_lines};
 use crate::addr::PAGE_SIZE;
 use crate::asm::{CodeBuf, Half};
 use crate::classify::{FeatureSet, Table};
 use crate::code_memory::CodeMemory;
 use crate::large_pages::list;
 use crate::lower::{Lower, Scratch, Site, UnitInfo};
-use crate::mode::Mode;
-use crate::mutation::Mutation;
 use crate::prelude::{self, Stubs};
 use crate::scan::{MAX_INSTRUCTIONS, ScanError, Scanned, scan};
 use crate::state::GuestState;
@@ -45,26 +47,6 @@ struct Unit {
 
 /// Bytes of host code in a unit, on an average: for the room of lists.
 const BYTES_PER_UNIT: usize = 300;
-
-/// No link, in a list of links.
-const NO_LINK: u32 = u32::MAX;
-
-/// A patchable jump in the cache.
-struct Link {
-    from: UnitId,
-    /// Offset of the rel32 field.
-    field: u32,
-    /// Offset of the stub that exits.
-    stub: u32,
-    target_eip: u32,
-    /// It goes to another page.
-    cross: bool,
-    /// Linked to this unit now.
-    to: Option<UnitId>,
-    /// Its neighbours among the links to that unit; [`NO_LINK`] for none.
-    next: u32,
-    previous: u32,
-}
 
 /// A unit that was looked up lately, with what whoever looks it up needs.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +85,7 @@ pub struct Translator {
     units: Vec<Unit>,
     by_key: HashMap<Key, UnitId>,
     recent: Box<[Option<Found>]>,
-    by_page: HashMap<u64, Vec<UnitId>>,
+    by_page: HashMap<u64, PageUnits>,
     links: Vec<Link>,
     /// The links to other pages that were patched since these were last undone.
     cross_links: Vec<u32>,
@@ -116,7 +98,7 @@ pub struct Translator {
     /// Where to roll back to before the next translation: the last one was for one use.
     once: Option<Checkpoint>,
     #[cfg(feature = "mutation")]
-    mutation: Option<Mutation>,
+    mutation: Option<crate::mutation::Mutation>,
 }
 
 /// Lengths of the cache's lists before a unit for one use.
@@ -277,12 +259,12 @@ impl Translator {
         self.forget_once();
         let id = self.emit(source)?;
         self.by_key.insert(source.key, id);
-        self.by_page
-            .entry(source.key.phys / PAGE_SIZE)
-            .or_default()
-            .push(id);
-        if let Some(page) = self.units[id.0 as usize].second_page {
-            self.by_page.entry(page / PAGE_SIZE).or_default().push(id);
+        let unit = &self.units[id.0 as usize];
+        let second = unit.second_page;
+        for page in [Some(source.key.phys), second].into_iter().flatten() {
+            let units = self.by_page.entry(page / PAGE_SIZE).or_default();
+            units.lines |= unit_lines(unit, page);
+            units.list.push(id);
         }
         Ok(id)
     }
@@ -432,160 +414,6 @@ impl Translator {
         Ok(id)
     }
 
-    /// The target EIP and the mode of a link; None if its unit is gone.
-    #[must_use]
-    pub fn link_target(&self, link: u32) -> Option<(u32, Mode)> {
-        let l = self.links.get(link as usize)?;
-        let from = self.units.get(l.from.0 as usize)?;
-        from.alive.then_some((l.target_eip, from.key.mode))
-    }
-
-    /// Patches a link to jump straight to `to`.
-    pub fn link(&mut self, link: u32, to: UnitId) {
-        let Some(l) = self.links.get_mut(link as usize) else {
-            return;
-        };
-        if l.to.is_some()
-            || !self.units[l.from.0 as usize].alive
-            || !self.units[to.0 as usize].alive
-        {
-            return;
-        }
-        let target = &mut self.units[to.0 as usize];
-        l.to = Some(to);
-        l.previous = NO_LINK;
-        l.next = core::mem::replace(&mut target.incoming, link);
-        let (rel, field, next) = (target.body.wrapping_sub(l.field + 4), l.field, l.next);
-        if l.cross {
-            self.cross_links.push(link);
-        }
-        if next != NO_LINK {
-            self.links[next as usize].previous = link;
-        }
-        self.memory.write(field as usize, &rel.to_le_bytes());
-        self.stats.links += 1;
-    }
-
-    /// Patches a link to go through the jump cache: for targets that must be looked up each time.
-    pub fn link_by_cache(&mut self, link: u32, table: usize) {
-        // Otherwise the jump would lie behind a unit for one use and be overwritten with it.
-        self.forget_once();
-        let Some(l) = self.links.get(link as usize) else {
-            return;
-        };
-        let (field, eip, start) = (l.field, l.target_eip, self.used as u32);
-        let mut buf = CodeBuf::default();
-        buf.mov_imm(crate::asm::reg::R13, eip);
-        let slot = prelude::jump_cache_off(table) + (eip & 0xffff) as i32 * 8;
-        buf.op_mem(
-            crate::asm::Width::B4,
-            &[0xff],
-            4,
-            &crate::asm::HostMem::state(slot),
-        );
-        buf.finish(0, &mut self.finished);
-        if self.memory.write(start as usize, &self.finished) {
-            self.used = (self.used + self.finished.len()).next_multiple_of(16);
-            self.memory
-                .write(field as usize, &start.wrapping_sub(field + 4).to_le_bytes());
-        }
-    }
-
-    /// Makes a linked jump leave the cache again. `patch`: false if its unit keeps jumping.
-    fn unlink(&mut self, link: u32, patch: bool) {
-        let l = &mut self.links[link as usize];
-        let Some(to) = l.to.take() else {
-            return;
-        };
-        let (rel, field) = (l.stub.wrapping_sub(l.field + 4), l.field);
-        let (next, previous) = (l.next, l.previous);
-        if patch {
-            self.memory.write(field as usize, &rel.to_le_bytes());
-        }
-        match previous {
-            NO_LINK => self.units[to.0 as usize].incoming = next,
-            _ => self.links[previous as usize].next = next,
-        }
-        if next != NO_LINK {
-            self.links[next as usize].previous = previous;
-        }
-    }
-
-    /// Unlinks every jump between pages (their mapping may have changed).
-    pub fn unlink_cross_pages(&mut self) {
-        while let Some(link) = self.cross_links.pop() {
-            self.unlink(link, true);
-        }
-    }
-
-    /// Whether translations exist for the physical page of `phys`.
-    #[must_use]
-    pub fn page_has_code(&self, phys: u64) -> bool {
-        self.by_page
-            .get(&(phys / PAGE_SIZE))
-            .is_some_and(|v| !v.is_empty())
-    }
-
-    /// Drops the units that overlap `len` bytes at `phys` (within one page); true if any was.
-    pub fn invalidate(&mut self, st: &mut GuestState, phys: u64, len: u64) -> bool {
-        if self.broken(Mutation::StaleUnits) {
-            return false;
-        }
-        let page = phys / PAGE_SIZE;
-        let Some(mut list) = self.by_page.remove(&page) else {
-            return false;
-        };
-        let mut any = false;
-        list.retain(|&id| {
-            let u = &self.units[id.0 as usize];
-            if !u.alive {
-                return false;
-            }
-            if unit_overlaps(u, phys, len) {
-                self.kill(st, id);
-                any = true;
-                false
-            } else {
-                true
-            }
-        });
-        if !list.is_empty() {
-            self.by_page.insert(page, list);
-        }
-        any
-    }
-
-    fn kill(&mut self, st: &mut GuestState, id: UnitId) {
-        let u = &mut self.units[id.0 as usize];
-        u.alive = false;
-        self.stats.invalidated += 1;
-        let key = u.key;
-        let links = u.links.clone();
-        let entry = u.indirect;
-        while self.units[id.0 as usize].incoming != NO_LINK {
-            let link = self.units[id.0 as usize].incoming;
-            self.unlink(link, !self.broken(Mutation::StaleLinks));
-        }
-        // Its own jumps must find their targets anew: the code that follows may be new as well.
-        for link in links {
-            self.unlink(link, true);
-        }
-        if self.by_key.get(&key) == Some(&id) {
-            self.by_key.remove(&key);
-        }
-        let recent = &mut self.recent[recent_slot(&key)];
-        if recent.is_some_and(|found| found.unit == id) {
-            *recent = None;
-        }
-        let address = self.memory.address(entry as usize);
-        for table in 0..2 {
-            let slot = &mut st.jump_cache[table][(key.eip & 0xffff) as usize];
-            if *slot == address && !self.broken(Mutation::StaleJumpCache) {
-                *slot = self.stubs.jump_miss;
-            }
-        }
-    }
-
     /// The guest instruction that a host address belongs to.
     #[must_use]
     pub fn locate(&self, host: u64) -> Option<Location> {
@@ -608,14 +436,6 @@ impl Translator {
         })
     }
 
-    /// Makes the instruction at `phys` use the adapted form from now on; drops its translations.
-    pub fn adapt(&mut self, st: &mut GuestState, phys: u64) {
-        if self.adapted.insert(phys) {
-            self.stats.adapted += 1;
-        }
-        self.invalidate(st, phys, 1);
-    }
-
     /// Guest-physical addresses of all adapted instructions, in no order.
     pub fn adapted_sites(&self) -> impl Iterator<Item = u64> + '_ {
         self.adapted.iter().copied()
@@ -626,15 +446,4 @@ impl Translator {
     pub fn instructions(&self, unit: UnitId) -> u32 {
         self.units[unit.0 as usize].instructions
     }
-}
-
-fn unit_overlaps(u: &Unit, phys: u64, len: u64) -> bool {
-    let first_page_end = (u.key.phys | (PAGE_SIZE - 1)) + 1;
-    let end = u.key.phys + u64::from(u.len);
-    let in_first = phys < end.min(first_page_end) && u.key.phys < phys + len;
-    let in_second = u.second_page.is_some_and(|page| {
-        let tail = end.saturating_sub(first_page_end);
-        phys < page + tail && page < phys + len
-    });
-    in_first || in_second
 }

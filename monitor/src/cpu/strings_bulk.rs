@@ -2,9 +2,11 @@
 //!
 //! A run stays within one page of the source and of the destination, and is attempted only where
 //! the result equals that of one element after another:
-//! - MOVS: copying `n` bytes at once is the same as element by element unless the destination
-//!   starts inside the source. In RAM that is decided by physical addresses, since two linear
-//!   pages may be one physical page.
+//! - MOVS: copying `n` bytes at once is the same as element by element unless an element is
+//!   written before it is read: upwards if the destination starts inside the source, downwards if
+//!   it ends there. In RAM that is decided by physical addresses, since two linear pages may be one
+//!   physical page.
+//! - Downwards (DF), MOVS and STOS only.
 //! - Device memory: a read may have a side effect that the following write uses (the VGA's
 //!   latches). Source and destination then lie in one aperture of 128 KiB, so closer copies are
 //!   done by elements. Farther ones go by the distance modulo the page size.
@@ -24,17 +26,30 @@ const SCAN_BYTES: usize = 256;
 /// Bytes of the VGA's memory aperture at A0000H.
 const VGA_BYTES: u32 = 0x2_0000;
 
-/// Elements from `offset` until it wraps at the address size.
+/// Elements from `offset` on until it wraps at the address size.
 fn until_wrap(run: &StringInsn, offset: u32) -> u64 {
-    (u64::from(run.mask) + 1 - u64::from(offset)) / u64::from(run.size)
+    let size = u64::from(run.size);
+    let room = u64::from(run.mask) + 1 - u64::from(offset);
+    if run.down {
+        u64::from(offset) / size + u64::from(room >= size)
+    } else {
+        room / size
+    }
 }
 
-/// Elements from `at` to the end of its page; 0 if an element would cross it.
+/// Elements from `at` on to the end of its page, or its beginning; 0 if the first crosses the end.
 fn until_page_end(run: &StringInsn, at: LinAddr) -> u32 {
-    (PAGE - at.offset() as u32) / run.size
+    let offset = at.offset() as u32;
+    let up = (PAGE - offset) / run.size;
+    if run.down && up > 0 {
+        offset / run.size + 1
+    } else {
+        up
+    }
 }
 
-/// The linear address of the first element at `seg:offset`, if `n` elements pass the segment check.
+/// The linear address of the lowest of `n` elements from `seg:offset` on, if all pass the segment
+/// check.
 fn checked(
     st: &GuestState,
     run: &StringInsn,
@@ -43,16 +58,32 @@ fn checked(
     n: u32,
     access: Access,
 ) -> Option<LinAddr> {
-    segment::linear(st, seg, offset, n * run.size, access).ok()
+    let lowest = if run.down {
+        offset - (n - 1) * run.size
+    } else {
+        offset
+    };
+    segment::linear(st, seg, lowest, n * run.size, access).ok()
 }
 
 /// The most bytes that MOVS may copy at once from `from` to `to`.
-fn copy_limit<E: Env>(st: &mut GuestState, env: &mut E, from: LinAddr, to: LinAddr) -> u32 {
+fn copy_limit<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    run: &StringInsn,
+    from: LinAddr,
+    to: LinAddr,
+) -> u32 {
     let who = Privilege::of(st);
     if let Some(source) = env.ram_address(st, from, Access::Read, who)
         && let Some(destination) = env.ram_address(st, to, Access::Write, who)
     {
-        return match destination.0.wrapping_sub(source.0) {
+        let ahead = if run.down {
+            source.0.wrapping_sub(destination.0)
+        } else {
+            destination.0.wrapping_sub(source.0)
+        };
+        return match ahead {
             distance @ 1..PAGE_SIZE if source.page() == destination.page() => distance as u32,
             _ => PAGE,
         };
@@ -61,7 +92,12 @@ fn copy_limit<E: Env>(st: &mut GuestState, env: &mut E, from: LinAddr, to: LinAd
     if from.abs_diff(to) < VGA_BYTES {
         return 0;
     }
-    match to.wrapping_sub(from) % PAGE {
+    let ahead = if run.down {
+        from.wrapping_sub(to)
+    } else {
+        to.wrapping_sub(from)
+    };
+    match ahead % PAGE {
         0 => PAGE,
         distance => distance,
     }
@@ -119,7 +155,8 @@ pub fn chunk<E: Env>(
     run: &StringInsn,
     most: u32,
 ) -> Result<u32, Fault> {
-    if run.down || run.op == StringOp::Lods {
+    let copies = matches!(run.op, StringOp::Movs | StringOp::Stos);
+    if run.op == StringOp::Lods || (run.down && !copies) {
         return Ok(0);
     }
     let (si, di) = (run.index(st, gpr::SI), run.index(st, gpr::DI));
@@ -152,13 +189,22 @@ pub fn chunk<E: Env>(
         to = at;
     }
     if run.op == StringOp::Movs {
-        n = n.min(copy_limit(st, env, from, to) / run.size);
+        n = n.min(copy_limit(st, env, run, from, to) / run.size);
     }
-    if n < 2
-        || (run.op.uses_source() && checked(st, run, run.source, si, n, Access::Read).is_none())
-        || (run.op.uses_destination() && checked(st, run, SegReg::Es, di, n, access).is_none())
-    {
+    if n < 2 {
         return Ok(0);
+    }
+    if run.op.uses_source() {
+        let Some(lowest) = checked(st, run, run.source, si, n, Access::Read) else {
+            return Ok(0);
+        };
+        from = lowest;
+    }
+    if run.op.uses_destination() {
+        let Some(lowest) = checked(st, run, SegReg::Es, di, n, access) else {
+            return Ok(0);
+        };
+        to = lowest;
     }
     if run.op.compares() {
         return Ok(scan(st, env, run, from, to, n));

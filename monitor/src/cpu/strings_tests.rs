@@ -118,6 +118,25 @@ fn distant_forward_copies_and_fills_use_few_accesses() {
 }
 
 #[test]
+fn distant_backward_copies_and_fills_use_few_accesses_too() {
+    let (mut st, mut env) = machine();
+    st.arith_flags = u64::from(eflags::DF);
+    pattern(&mut env, 0x1_0000, 0x3000);
+    pointers(&mut st, 0x1_2ffc, 0x3_2ffc, 0xc00);
+    assert_eq!(run(&mut st, &mut env, REP_MOVSD), Ok(Flow::Next));
+    assert_eq!((env.reads, env.writes), (3, 3));
+    assert_eq!(state(&st), (0x1_0000 - 4, 0x3_0000 - 4, 0));
+    assert!(env.memory[0x1_0000..0x1_3000] == env.memory[0x3_0000..0x3_3000]);
+    env.writes = 0;
+    st.set_reg32(gpr::AX, 0x1234_5678);
+    pointers(&mut st, 0, 0x2_2002, 0x402);
+    assert_eq!(run(&mut st, &mut env, REP_STOSD), Ok(Flow::Next));
+    assert_eq!(env.writes, 4); // the first, one across the boundary, a page, again one across
+    assert!((0..0x402).all(|n| env.get32(0x2_2002 - n * 4) == 0x1234_5678));
+    assert_eq!(env.get32(0x2_2002 - 0x402 * 4), 0);
+}
+
+#[test]
 fn copies_within_the_vga_aperture_go_element_by_element() {
     let (mut st, mut env) = machine();
     env.memory.resize(0xc_0000, 0);
@@ -191,6 +210,14 @@ fn sixteen_bit_indices_wrap_and_keep_their_upper_halves() {
         ],
         [0x5a, 0x5a, 0x5a, 0]
     );
+    st.arith_flags = u64::from(eflags::DF);
+    st.set_reg8(0, 0xa5);
+    st.rip = 0x100;
+    pointers(&mut st, 0, 0xaaaa_0002, 0xbbbb_0005);
+    assert_eq!(run(&mut st, &mut env, &[0xf3, 0xaa]), Ok(Flow::Next));
+    assert_eq!(state(&st), (0, 0xaaaa_fffd, 0xbbbb_0000));
+    assert_eq!(env.memory[0xfffd..0x1_0000], [0, 0xa5, 0xa5]);
+    assert_eq!(env.memory[..4], [0xa5, 0xa5, 0xa5, 0]);
 }
 
 #[test]
