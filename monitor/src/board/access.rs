@@ -2,9 +2,12 @@
 
 use super::Board;
 use super::wiring::{Slot, VGA_WINDOW};
-use ring3_devices::bus::MmioDevice;
+use ring3_devices::bus::{MmioDevice, Nanos};
 use ring3_devices::ide;
 use ring3_devices::vga::{VRAM_SIZE, Vga};
+
+/// The time that chips are given that do not look at it.
+const UNTIMED: Nanos = 0;
 
 /// The offset in the linear framebuffer that the guest has mapped at `pa`.
 fn framebuffer(vga: &Vga, pa: u64) -> Option<u64> {
@@ -41,7 +44,7 @@ impl Board {
         // Between the words of a disk nothing has to be looked at: its interrupt line may rise
         // with the next block, and stays high until the status is read.
         let stream = slot == Slot::Ide && ide::is_data_register(offset);
-        let now = self.clock.now_ns();
+        let now = self.time_for(slot, false);
         for element in data.chunks_exact_mut(usize::from(size)) {
             let value = if stream && let Some(chip) = self.chips.at(slot) {
                 chip.read(now, offset, size)
@@ -51,7 +54,7 @@ impl Board {
             element.copy_from_slice(&value.to_le_bytes()[..element.len()]);
         }
         if stream {
-            self.after_cycle(slot, offset, false, now);
+            self.after_cycle(slot, offset, false);
         }
     }
 
@@ -68,15 +71,14 @@ impl Board {
 
     /// Reads device memory at guest-physical `pa`; where nothing decodes it, 0xff.
     pub fn mmio_read(&mut self, pa: u64, buf: &mut [u8]) {
-        let now = self.clock.now_ns();
         let vga = &mut self.chips.pci.functions.vga;
         if VGA_WINDOW.contains(&pa) {
-            MmioDevice::read(vga, now, pa - VGA_WINDOW.start, buf);
+            MmioDevice::read(vga, UNTIMED, pa - VGA_WINDOW.start, buf);
         } else if let Some(offset) = framebuffer(vga, pa) {
             vga.read_vram(offset, buf);
         } else if let Some((chip, offset)) = self.chips.apic.at(pa) {
-            chip.read(now, offset, buf);
-            self.after_access();
+            chip.read(self.clock.now_ns(), offset, buf);
+            self.after_change(Slot::Apics);
         } else {
             buf.fill(0xff);
         }
@@ -84,46 +86,64 @@ impl Board {
 
     /// Writes device memory at guest-physical `pa`; where nothing decodes it, it is ignored.
     pub fn mmio_write(&mut self, pa: u64, data: &[u8]) {
-        let now = self.clock.now_ns();
         let vga = &mut self.chips.pci.functions.vga;
         if VGA_WINDOW.contains(&pa) {
-            MmioDevice::write(vga, now, pa - VGA_WINDOW.start, data);
+            MmioDevice::write(vga, UNTIMED, pa - VGA_WINDOW.start, data);
             self.after_video();
         } else if let Some(offset) = framebuffer(vga, pa) {
             vga.write_vram(offset, data);
         } else if let Some((chip, offset)) = self.chips.apic.at(pa) {
-            chip.write(now, offset, data);
-            self.after_access();
+            chip.write(self.clock.now_ns(), offset, data);
+            self.after_change(Slot::Apics);
         }
     }
 
     fn chip_in(&mut self, port: u16, size: u8) -> u32 {
         let (slot, offset) = self.ports.find(port);
-        let now = self.clock.now_ns();
+        let now = self.time_for(slot, false);
         let Some(chip) = self.chips.at(slot) else {
             return open_bus(size);
         };
         let value = chip.read(now, offset, size);
-        self.after_cycle(slot, offset, false, now);
+        self.after_cycle(slot, offset, false);
         value
     }
 
     fn chip_out(&mut self, port: u16, size: u8, value: u32) {
         let (slot, offset) = self.ports.find(port);
-        let now = self.clock.now_ns();
+        let now = self.time_for(slot, true);
         let Some(chip) = self.chips.at(slot) else {
             return;
         };
         chip.write(now, offset, size, value);
-        self.after_cycle(slot, offset, true, now);
+        self.after_cycle(slot, offset, true);
     }
 
-    /// What a cycle may have changed beside the chip itself.
-    fn after_cycle(&mut self, slot: Slot, offset: u16, write: bool, now: u64) {
-        self.serial_after_cycle(slot, offset, write, now);
-        if write {
-            self.run_bus_masters(slot);
+    /// The time, if the chip behind `slot` looks at it: reading the clock can be the greater part
+    /// of a cycle.
+    fn time_for(&self, slot: Slot, write: bool) -> Nanos {
+        if slot.looks_at_time(write) {
+            self.clock.now_ns()
+        } else {
+            UNTIMED
         }
-        self.after_access();
+    }
+
+    /// Follows what a cycle may have changed.
+    fn after_cycle(&mut self, slot: Slot, offset: u16, write: bool) {
+        if write {
+            self.output_written(slot, offset);
+            self.run_bus_masters(slot);
+            match slot {
+                // Where chips answer, and how interrupts are routed.
+                Slot::PciConfig => return self.after_access(),
+                Slot::Vga => self.after_video(),
+                Slot::Keyboard | Slot::Port92 | Slot::Apm | Slot::Pm | Slot::DebugExit => {
+                    self.take_requests();
+                }
+                _ => {}
+            }
+        }
+        self.after_change(slot);
     }
 }

@@ -1,11 +1,9 @@
-//! The chips of the board and the wires between them.
+//! The chips of the board.
 
 use super::apic::Apics;
 use super::pci::PciBus;
-use super::wiring::{
-    CMOS_CENTURY, IRQ_FLOPPY, IRQ_IDE, IRQ_KEYBOARD, IRQ_MOUSE, IRQ_PARALLEL, IRQ_RTC, IRQ_SCI,
-    IRQ_TIMER, PIRQ_LINES, PIRQ_PIN, SERIAL, Slot, TIMER_PIN, cmos_memory,
-};
+use super::wires::Wires;
+use super::wiring::{CMOS_CENTURY, IRQ_SCI, PIRQ_LINES, SERIAL, Slot, cmos_memory};
 use super::{BoardConfig, MachineRequest};
 use crate::clock::VmClock;
 use ring3_devices::acpi_pm::{AcpiPm, SleepRequest, TimerWidth};
@@ -14,7 +12,6 @@ use ring3_devices::debug::{DebugConsole, DebugExit, PostPort};
 use ring3_devices::dma::{DmaPair, offset::SECOND};
 use ring3_devices::floppy::Floppy;
 use ring3_devices::fw_cfg::FwCfg;
-use ring3_devices::hpet::TIMERS;
 use ring3_devices::kbc::{Kbc, Port92};
 use ring3_devices::parallel::ParallelPort;
 use ring3_devices::pci::PciFunction;
@@ -44,13 +41,7 @@ pub(super) struct Chips {
     pub fw_cfg: FwCfg,
     pub parallel: ParallelPort,
     pub smbus: Smbus,
-    /// The levels that [`Chips::update_lines`] last drove: bits 0-15 the interrupt lines, 16-19
-    /// PIRQ A-D.
-    levels: u32,
-    /// The levels of the HPET's own I/O APIC inputs.
-    hpet_levels: u32,
-    /// The RTC's output, which the power management sees too.
-    rtc_level: bool,
+    pub wires: Wires,
 }
 
 impl core::fmt::Debug for Chips {
@@ -115,9 +106,7 @@ impl Chips {
             fw_cfg: FwCfg::new(),
             parallel: ParallelPort::default(),
             smbus: Smbus::default(),
-            levels: 0,
-            hpet_levels: 0,
-            rtc_level: false,
+            wires: Wires::default(),
         };
         chips.advance(clock.now_ns());
         chips
@@ -158,10 +147,10 @@ impl Chips {
         self.pci.functions.ide = ide;
     }
 
-    /// The chip behind a slot.
+    /// The chip behind a slot that has ports.
     pub fn at(&mut self, slot: Slot) -> Option<&mut dyn PortDevice> {
         Some(match slot {
-            Slot::None => return None,
+            Slot::None | Slot::Apics => return None,
             Slot::Pic => &mut self.pic,
             Slot::Pit => &mut self.pit,
             Slot::Rtc => &mut self.rtc,
@@ -193,136 +182,6 @@ impl Chips {
         self.keyboard.advance(now);
         self.pm.advance(now);
         self.apic.advance(now);
-    }
-
-    /// The earliest time at which an output may change by itself.
-    pub fn next_deadline(&self) -> Option<u64> {
-        let deadlines = [
-            self.pit.next_deadline(),
-            self.rtc.next_deadline(),
-            self.keyboard.next_deadline(),
-            self.pm.next_deadline(),
-            self.apic.next_deadline(),
-        ];
-        deadlines.into_iter().flatten().min()
-    }
-
-    /// Drives every interrupt line from the chips' outputs, and carries APIC messages.
-    pub fn update_lines(&mut self) {
-        self.update_hpet();
-        self.update_timer_line();
-        // Outputs that share a line are wired together.
-        let mut levels = 0u32;
-        let mut drive = |line: u8, high: bool| levels |= u32::from(high) << line;
-        let rtc = self.rtc.irq();
-        let rtc_was = std::mem::replace(&mut self.rtc_level, rtc);
-        if rtc && !rtc_was {
-            self.pm.rtc_asserted();
-        }
-        let legacy = self.apic.hpet.legacy_replacement();
-        drive(IRQ_TIMER, legacy && self.apic.hpet.irq(0));
-        drive(IRQ_RTC, if legacy { self.apic.hpet.irq(1) } else { rtc });
-        drive(IRQ_KEYBOARD, self.keyboard.irq());
-        drive(IRQ_MOUSE, self.keyboard.aux_irq());
-        drive(IRQ_SCI, self.pm.irq() || self.smbus.irq());
-        drive(IRQ_FLOPPY, self.floppy.irq());
-        drive(IRQ_PARALLEL, self.parallel.irq());
-        for (channel, line) in IRQ_IDE.into_iter().enumerate() {
-            drive(line, self.pci.functions.ide.irq(channel));
-        }
-        for (uart, (_, line)) in self.uarts.iter().zip(SERIAL) {
-            drive(line, uart.irq());
-        }
-        let pirqs = self.pci.functions.pirqs();
-        levels |= u32::from(self.pci.functions.isa.asserted(pirqs));
-        for (pirq, level) in (PIRQ_PIN..).zip(pirqs) {
-            levels |= u32::from(level) << pirq;
-        }
-        let mut changed = levels ^ self.levels;
-        self.levels = levels;
-        while changed != 0 {
-            let line = changed.trailing_zeros() as u8;
-            changed &= changed - 1;
-            let high = levels >> line & 1 != 0;
-            if line < 16 {
-                self.pic.set_line(line, high);
-            }
-            let pin = if line == IRQ_TIMER { TIMER_PIN } else { line };
-            self.apic.set_line(pin.into(), high);
-        }
-        self.apic.deliver();
-    }
-
-    /// The HPET's outputs that do not replace those of the 8254 and the RTC.
-    fn update_hpet(&mut self) {
-        let mut levels = 0u32;
-        for timer in 0..TIMERS {
-            let hpet = &mut self.apic.hpet;
-            let (replaces, route) = (hpet.legacy_replacement() && timer < 2, hpet.route(timer));
-            let level = hpet.irq(timer);
-            // Only the timer's own line is told of each missed expiry.
-            let mut edge = false;
-            while !(replaces && timer == 0) && hpet.take_edge(timer) {
-                edge = true;
-            }
-            match route {
-                Some(_) if replaces && edge => {
-                    self.pic.set_line(IRQ_RTC, false);
-                    self.pic.set_line(IRQ_RTC, true);
-                    self.apic.pulse(IRQ_RTC.into());
-                    self.pic.set_line(IRQ_RTC, false);
-                }
-                Some(pin) if !replaces => {
-                    levels |= u32::from(level) << pin;
-                    if edge {
-                        self.apic.pulse(pin.into());
-                    }
-                }
-                _ => {}
-            }
-        }
-        let mut changed = levels ^ self.hpet_levels;
-        self.hpet_levels = levels;
-        while changed != 0 {
-            let pin = changed.trailing_zeros();
-            changed &= changed - 1;
-            self.apic.set_line(pin as usize, levels >> pin & 1 != 0);
-        }
-    }
-
-    /// The timer's edges are delivered one by one: the next when the one before has been
-    /// acknowledged. While the guest masks the line, as on hardware, only one is remembered.
-    fn update_timer_line(&mut self) {
-        let by_pic = !self.pic.masked(IRQ_TIMER) && self.apic.accepts_extint();
-        let by_apic = self.apic.io.vector(TIMER_PIN.into()).is_some();
-        if by_pic || by_apic {
-            let waits = by_pic && self.pic.requested(IRQ_TIMER)
-                || by_apic && self.apic.requested(TIMER_PIN.into());
-            if waits || !self.take_timer_edge() {
-                return;
-            }
-        } else {
-            let mut any = false;
-            while self.take_timer_edge() {
-                any = true;
-            }
-            if !any {
-                return;
-            }
-        }
-        self.pic.set_line(IRQ_TIMER, false);
-        self.pic.set_line(IRQ_TIMER, true);
-        self.apic.pulse(TIMER_PIN.into());
-    }
-
-    /// One edge of what drives the timer's line: the 8254, or the HPET in its place.
-    fn take_timer_edge(&mut self) -> bool {
-        if self.apic.hpet.legacy_replacement() {
-            while self.pit.take_edge() {}
-            self.apic.hpet.take_edge(0)
-        } else {
-            self.pit.take_edge()
-        }
     }
 
     /// What the guest asked of the machine through a chip, once.

@@ -1,6 +1,7 @@
 //! Drives, their media, the screen and firmware's configuration, as the machine attaches them.
 
 use super::Board;
+use super::wiring::Slot;
 use ring3_devices::block::BlockBackend;
 use ring3_devices::fw_cfg::FwCfg;
 use ring3_devices::ide::MediumError;
@@ -18,6 +19,7 @@ impl Board {
             .functions
             .ide
             .attach_disk(channel, unit, image);
+        self.after_change(Slot::Ide);
     }
 
     /// Attaches a CD-ROM drive as unit 0 or 1 of IDE channel 0 or 1.
@@ -27,6 +29,7 @@ impl Board {
             .functions
             .ide
             .attach_cd_rom(channel, unit, medium);
+        self.after_change(Slot::Ide);
     }
 
     /// Exchanges or removes the medium of a CD-ROM drive.
@@ -38,21 +41,23 @@ impl Board {
         unit: usize,
         medium: Option<Medium>,
     ) -> Result<(), MediumError> {
-        self.chips
-            .pci
-            .functions
-            .ide
-            .set_medium(channel, unit, medium)
+        let ide = &mut self.chips.pci.functions.ide;
+        let outcome = ide.set_medium(channel, unit, medium);
+        self.after_change(Slot::Ide);
+        outcome
     }
 
     /// Attaches floppy drive 0 or 1, with or without a medium.
     pub fn attach_floppy(&mut self, unit: usize, medium: Option<Medium>) {
         self.chips.floppy.attach(unit, medium);
+        self.after_change(Slot::Floppy);
     }
 
     /// Exchanges or removes a diskette; false if there is no such drive.
     pub fn set_floppy(&mut self, unit: usize, medium: Option<Medium>) -> bool {
-        self.chips.floppy.set_medium(unit, medium)
+        let there = self.chips.floppy.set_medium(unit, medium);
+        self.after_change(Slot::Floppy);
+        there
     }
 
     /// The kinds of the floppy drives by the codes of CMOS byte 10h; 0 for none.
@@ -80,7 +85,7 @@ impl Board {
             .chips
             .keyboard
             .key_event(self.clock.now_ns(), key, down);
-        self.after_access();
+        self.after_change(Slot::Keyboard);
         taken
     }
 
@@ -89,7 +94,7 @@ impl Board {
     pub fn type_key(&mut self, key: Key) -> bool {
         let taken = self.key_event(key, true);
         self.chips.keyboard.stop_repeat();
-        self.after_access();
+        self.after_change(Slot::Keyboard);
         taken
     }
 
@@ -98,13 +103,13 @@ impl Board {
         self.chips
             .keyboard
             .mouse_event(self.clock.now_ns(), dx, dy, dz, buttons);
-        self.after_access();
+        self.after_change(Slot::Keyboard);
     }
 
     /// The ACPI power button.
     pub fn press_power_button(&mut self) {
         self.chips.pm.press_power_button();
-        self.after_access();
+        self.after_change(Slot::Pm);
     }
 
     /// The text screen; `None` in graphics modes.

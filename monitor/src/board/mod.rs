@@ -1,7 +1,8 @@
 //! The assembled PC: chips, their ports and interrupt lines, and the thread that keeps their time.
 //!
 //! A [`Board`] lives in a mutex that the processor's thread and the I/O thread share. After every
-//! access the board samples the chips' outputs, so interrupt lines and deadlines are always current.
+//! cycle the board looks at the outputs of the chip that it reached, so interrupt lines and deadlines
+//! are always current.
 
 mod access;
 mod apic;
@@ -17,6 +18,7 @@ mod serial;
 mod sink;
 mod stop;
 mod vram;
+mod wires;
 mod wiring;
 
 pub use media::Medium;
@@ -42,7 +44,7 @@ use serial::SerialPort;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vram::Vram;
-use wiring::{MOVING_BUS_MASTER, MOVING_PM, MOVING_SMBUS};
+use wiring::{MOVING_BUS_MASTER, MOVING_PM, MOVING_SMBUS, Slot};
 
 /// What a board is built with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,8 +85,6 @@ pub struct Board {
     chips: Chips,
     serial: Vec<SerialPort>,
     request: Option<MachineRequest>,
-    /// Cached: the earliest time at which a chip may change an output.
-    deadline: Option<u64>,
     /// Cached: the processor's INTR input.
     intr: Arc<AtomicBool>,
     /// Guest memory, for bus masters.
@@ -126,7 +126,6 @@ impl Board {
             chips,
             serial: (0..serial_ports).map(|_| SerialPort::default()).collect(),
             request: None,
-            deadline: None,
             intr: Arc::new(AtomicBool::new(false)),
             ram: None,
             effects: Effects::default(),
@@ -184,21 +183,21 @@ impl Board {
         } else {
             self.chips.pic.acknowledge()
         };
-        self.after_access();
+        self.carry();
         vector
     }
 
     /// The processor wrote IA32_APIC_BASE.
     pub fn set_apic_base(&mut self, value: u64) {
         self.chips.apic.set_base(value);
-        self.after_access();
+        self.after_change(Slot::Apics);
     }
 
     /// The processor wrote IA32_TSC_DEADLINE: its counter gets there at VM-clock time `due`, in
     /// ns; `None` disarms. False if the timer of the local APIC is in another mode.
     pub fn set_tsc_deadline(&mut self, due: Option<u64>) -> bool {
         let taken = self.chips.apic.set_deadline(self.clock.now_ns(), due);
-        self.after_access();
+        self.after_change(Slot::Apics);
         taken
     }
 
@@ -211,13 +210,14 @@ impl Board {
     /// An NMI from outside, as a front panel's button makes it.
     pub fn raise_nmi(&mut self) {
         self.chips.apic.raise_nmi();
-        self.after_access();
+        self.after_change(Slot::Apics);
     }
 
     /// VM-clock time of the earliest deadline, in ns.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.deadline
+        let output = self.output_deadline();
+        self.chips.next_deadline().into_iter().chain(output).min()
     }
 
     /// Brings every timer to the clock's time.
@@ -348,8 +348,8 @@ impl Board {
         }
     }
 
-    /// Samples the chips' outputs after anything that may have changed them.
-    fn after_access(&mut self) {
+    /// Follows what the guest's configuration says of where chips and memory answer.
+    fn follow_configuration(&mut self) {
         let functions = &mut self.chips.pci.functions;
         self.ports.set_moving(MOVING_PM, functions.pm.pm_base());
         self.ports
@@ -360,29 +360,55 @@ impl Board {
         if functions.host.take_memory_map_changed() {
             self.effects.routing = Some(std::array::from_fn(|i| functions.host.pam(i)));
         }
-        let vga = &mut functions.vga;
-        let video = vga.framebuffer();
+        let video = functions.vga.framebuffer();
         if video != self.video {
             self.video = video;
             self.effects.video = Some(video);
         }
-        self.after_video();
-        self.chips.update_lines();
-        let signals = self.chips.apic.take_signals();
-        self.effects.nmi |= signals.nmi;
-        // The processor's INIT resets the board as well, like its other resets.
-        let init = signals.init.then_some(MachineRequest::Reset);
-        if let Some(request) = self.chips.take_request().or(init) {
+    }
+
+    /// Takes what the guest asked of the machine through a chip.
+    fn take_requests(&mut self) {
+        if let Some(request) = self.chips.take_request() {
             self.request.get_or_insert(request);
         }
-        let chips = self.chips.next_deadline();
-        let flush = self
-            .serial
-            .iter()
-            .filter_map(SerialPort::flush_deadline)
-            .min();
-        self.deadline = [chips, flush, self.debug_due].into_iter().flatten().min();
+    }
+
+    /// Follows a change of any number of chips.
+    fn after_access(&mut self) {
+        self.follow_configuration();
+        self.after_video();
+        self.take_requests();
+        self.chips.look_at_all();
+        self.carry();
+    }
+
+    /// Follows a change of the chip behind `slot`.
+    fn after_change(&mut self, slot: Slot) {
+        if self.chips.look(slot) {
+            self.carry();
+        }
+        debug_assert!(self.is_current(), "{slot:?}");
+    }
+
+    /// Carries interrupts to the processor.
+    fn carry(&mut self) {
+        self.chips.carry();
+        let signals = self.chips.apic.take_signals();
+        self.effects.nmi |= signals.nmi;
+        if signals.init {
+            // The processor's INIT resets the board as well, like its other resets.
+            self.request.get_or_insert(MachineRequest::Reset);
+        }
         self.intr.store(self.interrupt_pending(), Ordering::Release);
+    }
+
+    /// Whether a look at everything would find nothing new.
+    fn is_current(&self) -> bool {
+        let functions = &self.chips.pci.functions;
+        self.chips.is_current()
+            && self.video == functions.vga.framebuffer()
+            && self.intr.load(Ordering::Relaxed) == self.interrupt_pending()
     }
 }
 
@@ -393,3 +419,5 @@ mod setup_tests;
 #[cfg(test)]
 #[path = "board_tests.rs"]
 mod tests;
+#[cfg(test)]
+mod wires_tests;

@@ -47,17 +47,14 @@ impl Board {
             ..SerialPort::default()
         };
         // Room in the buffer may have made the transmitter ready: its interrupt follows.
-        self.after_access();
+        self.after_change(SERIAL_SLOTS[port]);
     }
 
     /// Tells the board whether the host side of `port` takes output now. While it does not,
     /// output stays in the UART, whose transmitter then reports busy.
     pub fn set_serial_blocked(&mut self, port: usize, blocked: bool) {
-        if let Some(serial) = self.serial.get_mut(port)
-            && serial.blocked != blocked
-        {
+        if let Some(serial) = self.serial.get_mut(port) {
             serial.blocked = blocked;
-            self.after_access();
         }
     }
 
@@ -67,16 +64,14 @@ impl Board {
             return 0;
         };
         let taken = uart.push_input(bytes);
-        self.after_access();
+        self.after_change(SERIAL_SLOTS[port]);
         taken
     }
 
     /// Moves what the debug console (port 0xE9) collected to the end of `to`.
     pub fn debug_output(&mut self, to: &mut Vec<u8>) {
         self.chips.debug_console.take_output(to);
-        if self.debug_due.take().is_some() {
-            self.after_access();
-        }
+        self.debug_due = None;
     }
 
     /// Serial ports of this board.
@@ -85,24 +80,30 @@ impl Board {
         self.serial.len()
     }
 
-    pub(super) fn serial_after_cycle(&mut self, slot: Slot, offset: u16, write: bool, now: u64) {
-        if write && slot == Slot::DebugConsole {
-            self.debug_due.get_or_insert(now + DEBUG_LINGER_NS);
+    /// Notes that the guest wrote to a chip whose output goes to the host.
+    pub(super) fn output_written(&mut self, slot: Slot, offset: u16) {
+        if slot == Slot::DebugConsole {
+            let clock = &self.clock;
+            self.debug_due
+                .get_or_insert_with(|| clock.now_ns() + DEBUG_LINGER_NS);
         }
-        if !write || offset != 0 {
-            return;
-        }
-        let Some(port) = SERIAL_SLOTS.iter().position(|&s| s == slot) else {
+        let port = SERIAL_SLOTS.iter().position(|&s| s == slot);
+        let Some(serial) = port.and_then(|port| self.serial.get_mut(port)) else {
             return;
         };
-        let Some(serial) = self.serial.get_mut(port) else {
+        if offset != 0 {
             return;
-        };
+        }
         serial.written = serial.written.saturating_add(1);
-        if serial.written >= BATCH {
-            serial.due = Some(now);
-        } else {
-            serial.due.get_or_insert(now + LINGER_NS);
+        if serial.written == BATCH || serial.due.is_none() {
+            let linger = if serial.written < BATCH { LINGER_NS } else { 0 };
+            serial.due = Some(self.clock.now_ns() + linger);
         }
+    }
+
+    /// When output is due at the host, in VM-clock ns.
+    pub(super) fn output_deadline(&self) -> Option<u64> {
+        let serial = self.serial.iter().filter_map(SerialPort::flush_deadline);
+        serial.chain(self.debug_due).min()
     }
 }

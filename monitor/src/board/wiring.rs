@@ -5,7 +5,8 @@
 
 use ring3_devices::{dma, ide, vga};
 
-/// A group of ports that one chip function decodes.
+/// A group of ports that one chip function decodes; the APICs and the HPET, which have none, are one
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Slot {
@@ -33,11 +34,12 @@ pub(super) enum Slot {
     FwCfg,
     Parallel,
     Smbus,
+    Apics,
 }
 
 impl Slot {
     /// Every slot, indexed by its number.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::None,
         Self::Pic,
         Self::Pit,
@@ -61,7 +63,18 @@ impl Slot {
         Self::FwCfg,
         Self::Parallel,
         Self::Smbus,
+        Self::Apics,
     ];
+
+    /// Whether the chip behind it looks at the time in a cycle.
+    pub const fn looks_at_time(self, write: bool) -> bool {
+        match self {
+            Self::Pit | Self::Rtc | Self::Keyboard | Self::Pm | Self::Apm | Self::Apics => true,
+            // The retrace bits of input status 1.
+            Self::Vga => !write,
+            _ => false,
+        }
+    }
 }
 
 /// A run of ports: first port, count, who decodes it, the chip's offset of the first one.
