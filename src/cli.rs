@@ -4,7 +4,7 @@ use crate::exit;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ring3_monitor::config::{
     BootDevice, DriveSpec, EngineKind, Ring3Policy, SerialSpec, StatsFormat, parse_drive,
-    parse_memory_size, parse_serial,
+    parse_memory_size, parse_parallel, parse_serial,
 };
 use std::path::PathBuf;
 
@@ -92,9 +92,10 @@ pub enum CtlCommand {
 /// How a machine runs, whatever it boots.
 #[derive(Clone, Debug, Args)]
 pub struct MachineOptions {
-    /// Where COM1 goes: stdio, none, file:PATH, or unix:PATH (a socket to listen on).
+    /// Where a serial port goes: stdio, none, file:PATH, or unix:PATH (a socket to listen on). The
+    /// first is COM1; up to four can be given.
     #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_serial)]
-    pub serial: SerialSpec,
+    pub serial: Vec<SerialSpec>,
     /// How guest code runs.
     #[arg(long, value_enum, default_value_t = Engine::Bt)]
     pub engine: Engine,
@@ -161,6 +162,9 @@ pub struct RunOptions {
     /// Listen for `ring3 ctl`: unix:PATH.
     #[arg(long, value_name = "unix:PATH", value_parser = parse_control)]
     pub control: Option<PathBuf>,
+    /// Print what the guest sends to its parallel port: file:PATH.
+    #[arg(long, value_name = "file:PATH", value_parser = parse_parallel)]
+    pub parallel: Option<PathBuf>,
     /// Guest memory: a whole number with K, M or G, 4M to 3584M.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory_size)]
     pub memory: u64,
@@ -353,7 +357,7 @@ mod tests {
         assert_eq!((o.memory, o.append.as_str()), (512 << 20, "console=ttyS0"));
         assert_eq!(
             (o.machine.serial, o.machine.engine),
-            (SerialSpec::Stdio, Engine::Bt)
+            (vec![SerialSpec::Stdio], Engine::Bt)
         );
         assert!(o.machine.stats.is_none() && !o.debug_exit && !o.machine.no_reboot);
     }

@@ -33,6 +33,7 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
     config.snapshot = options.snapshot;
     config.debug_log = options.debug_log.clone();
     config.control = options.control.clone();
+    config.parallel = options.parallel.clone();
     start(config)
 }
 
@@ -99,6 +100,7 @@ fn configuration(
         debug_log: None,
         control: None,
         serial: options.serial.clone(),
+        parallel: None,
         engine: options.engine.into(),
         ring3: options.ring3.into(),
         stats: options.stats.map(Into::into),
@@ -113,7 +115,7 @@ fn start(config: MachineConfig) -> Result<ExitCode> {
     host::check_requirements()?;
     let signals = BlockedSignals::block().context("cannot block signals")?;
     let stop = Arc::clone(&config.stop);
-    let interactive = config.serial == SerialSpec::Stdio;
+    let interactive = config.serial.contains(&SerialSpec::Stdio);
     let machine = Machine::new(config)?;
     let terminal = if interactive {
         RawTerminal::enter()

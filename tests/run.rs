@@ -136,6 +136,51 @@ fn serial_output_arrives_whole() {
 }
 
 #[test]
+fn four_serial_ports_and_the_printer_have_their_own_files() {
+    let mut code = Vec::new();
+    for (port, byte) in [(0x3f8, b'1'), (0x2f8, b'2'), (0x3e8, b'3'), (0x2e8, b'4')] {
+        code.extend(out(port, byte));
+    }
+    // More than the port keeps by itself: data, then strobes for ever, and in between a look at
+    // the status until the printer takes a byte.
+    code.extend(out(0x378, b'P'));
+    code.extend([0xb9, 0xff, 0xff, 0x01, 0x00]); // mov ecx, 1ffffh
+    let mut strobe = vec![0x66, 0xba, 0x79, 0x03, 0xec, 0x84, 0xc0, 0x79, 0xfb]; // in al; test; jns
+    strobe.extend(out(0x37a, 0x0d));
+    strobe.extend(out(0x37a, 0x0c));
+    let back = -(strobe.len() as i8 + 2);
+    strobe.extend([0xe2, back as u8]); // loop
+    code.extend(strobe);
+    code.extend(power_off());
+    let kernel = Kernel::new("ports", &code);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let spec = |name: &str| format!("file:{}", file(name).display());
+    let mut args: Vec<String> = Vec::new();
+    for name in ["1", "2", "3", "4"] {
+        args.extend(["--serial".into(), spec(name)]);
+    }
+    args.extend(["--parallel".into(), spec("printed")]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    assert_status(&kernel.run(&args), 0);
+    for name in ["1", "2", "3", "4"] {
+        assert_eq!(std::fs::read(file(name)).unwrap(), name.as_bytes());
+    }
+    let printed = std::fs::read(file("printed")).unwrap();
+    assert!(printed.len() == 0x1_ffff && printed.iter().all(|&b| b == b'P'));
+    // Without a file nothing is kept, and nothing waits.
+    assert_status(&kernel.run(&["--serial", "none"]), 0);
+    let refused = |args: &[&str], why: &str| {
+        let output = kernel.run(args);
+        assert_status(&output, 1);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(why), "{text}");
+    };
+    refused(&["--serial=none"; 5], "has 4 serial ports");
+    refused(&["--serial=stdio"; 2], "serve one serial port");
+}
+
+#[test]
 fn signals_end_busy_and_halted_guests() {
     let busy = Kernel::new("busy", &[0xeb, 0xfe]);
     let halted = Kernel::new("halted", &STOP);

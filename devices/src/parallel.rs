@@ -7,7 +7,8 @@ use crate::bus::{BytePorts, Nanos, OPEN_BUS};
 
 const DATA: u16 = 0;
 const STATUS: u16 = 1;
-const CONTROL: u16 = 2;
+/// Offset of the control register: its strobe sends a byte.
+pub const CONTROL: u16 = 2;
 
 mod status {
     /// Fixed bits: not busy, selected, no error; bits 0-2 read as ones.

@@ -25,8 +25,11 @@ pub struct MachineConfig {
     pub debug_log: Option<PathBuf>,
     /// The control socket to listen on.
     pub control: Option<PathBuf>,
-    /// Where COM1 goes.
-    pub serial: SerialSpec,
+    /// Where the serial ports go, COM1 first: at most [`SERIAL_PORTS`], one of them standard input and
+    /// output. The rest has no host side.
+    pub serial: Vec<SerialSpec>,
+    /// Where the parallel port prints.
+    pub parallel: Option<PathBuf>,
     /// How guest code runs.
     pub engine: EngineKind,
     /// How ring 3 runs under [`EngineKind::Bt`].
@@ -83,6 +86,9 @@ pub enum BootSource {
 
 pub use crate::firmware::BootDevice;
 pub use crate::image::{DriveSpec, ImageFormat, Interface, parse_drive};
+
+/// Serial ports of the board.
+pub const SERIAL_PORTS: usize = 4;
 
 /// Where a serial port goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -207,6 +213,16 @@ pub fn parse_serial(text: &str) -> Result<SerialSpec, String> {
     }
 }
 
+/// Parses where a parallel port prints: `file:PATH`.
+/// # Errors
+/// A sentence for the user.
+pub fn parse_parallel(text: &str) -> Result<PathBuf, String> {
+    match parse_serial(text) {
+        Ok(SerialSpec::File(path)) => Ok(path),
+        _ => Err(format!("'{text}' is nothing to print to: use file:PATH")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +277,7 @@ mod tests {
         assert_eq!(parse_serial("unix:x"), Ok(SerialSpec::Unix("x".into())));
         for text in ["", "file", "file:", "tty", "Stdio", "tcp:1"] {
             assert!(parse_serial(text).is_err(), "{text}");
+            assert!(parse_parallel(text).is_err(), "{text}");
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::acpi;
 use crate::board::{
-    Board, BoardConfig, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError, StopReason,
+    Board, BoardConfig, HostPort, IoHandle, IoThread, MachineRequest, SerialBackend, SerialError,
+    StopReason, open_ports,
 };
 use crate::clock::VmClock;
 use crate::config::{
-    BootSource, EngineKind, MachineConfig, Outcome, Ring3Policy, SerialSpec, StatsFormat,
+    BootSource, EngineKind, MachineConfig, Outcome, Ring3Policy, SERIAL_PORTS, StatsFormat,
 };
 use crate::control::{ControlError, ControlServer, Order, Orders, Remote, Screen};
 use crate::cpu::cpuid::CpuModel;
@@ -46,7 +47,7 @@ pub enum MachineError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// Serial port.
+    /// A serial or parallel port.
     #[error(transparent)]
     Serial(#[from] SerialError),
     /// The host refused something.
@@ -95,7 +96,7 @@ pub struct Machine {
     control: Option<ControlServer>,
     orders: Arc<Orders>,
     paused: bool,
-    serial: Option<SerialBackend>,
+    ports: Vec<(HostPort, SerialBackend)>,
 }
 
 impl Machine {
@@ -103,11 +104,10 @@ impl Machine {
     /// # Errors
     /// [`MachineError`] with one sentence that names the file or option.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
-        let interactive = config.serial == SerialSpec::Stdio;
         let clock = Arc::new(VmClock::new());
         let mut board_config = BoardConfig {
             memory: config.memory,
-            serial_ports: 4,
+            serial_ports: SERIAL_PORTS,
             debug_exit: config.debug_exit,
             ..BoardConfig::default()
         };
@@ -199,7 +199,7 @@ impl Machine {
             .as_deref()
             .map(ControlServer::bind)
             .transpose()?;
-        let serial = SerialBackend::open(&config.serial, interactive)?;
+        let ports = open_ports(&config.serial, config.parallel.as_deref())?;
         let mut machine = Self {
             config,
             ram,
@@ -211,7 +211,7 @@ impl Machine {
             control,
             orders: Arc::default(),
             paused: false,
-            serial,
+            ports,
         };
         machine.load()?;
         Ok(machine)
@@ -275,12 +275,12 @@ impl Machine {
                 eprintln!("ring3: {why}; ring 3 stays translated");
             }
         }
-        let serial = self.serial.take().map(|s| (0, s)).into_iter().collect();
+        let ports = std::mem::take(&mut self.ports);
         let log = self.debug_log.take();
         let io = IoThread::spawn(
             Arc::clone(&self.board),
             self.vcpu.kicker(),
-            serial,
+            ports,
             Arc::clone(&self.config.stop),
             log,
         )

@@ -1,16 +1,17 @@
-//! The host side of a serial port: descriptors for input and output, and the peer of a socket.
+//! The host side of a serial or parallel port: descriptors for input and output, and the peer of a socket.
 
+use super::HostPort;
 use super::console::EscapeFilter;
 use super::io_thread::Source;
 use super::sink::Sink;
-use crate::config::SerialSpec;
+use crate::config::{SERIAL_PORTS, SerialSpec};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Output kept for a socket's first peer, in bytes.
 const BACKLOG: usize = 64 << 10;
@@ -19,7 +20,7 @@ const BACKLOG: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum SerialError {
     /// The output file.
-    #[error("cannot write serial output to {}", path.display())]
+    #[error("cannot write a port's output to {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -45,9 +46,43 @@ pub enum SerialError {
     /// Standard input or output.
     #[error("cannot use standard input and output for the serial port")]
     Stdio(#[source] std::io::Error),
+    /// More than there are.
+    #[error("the machine has {SERIAL_PORTS} serial ports: give --serial at most as often")]
+    TooMany,
+    /// Two ports at standard input.
+    #[error(
+        "standard input and output serve one serial port: name files or sockets for the others"
+    )]
+    StdioTwice,
 }
 
-/// The host side of one serial port.
+/// Opens the host sides of serial ports, COM1 first, and of a parallel port that prints to a file.
+/// # Errors
+/// [`SerialError`] names the file or socket.
+pub fn open_ports(
+    serial: &[SerialSpec],
+    parallel: Option<&Path>,
+) -> Result<Vec<(HostPort, SerialBackend)>, SerialError> {
+    if serial.len() > SERIAL_PORTS {
+        return Err(SerialError::TooMany);
+    }
+    let is_stdio = |spec: &&SerialSpec| **spec == SerialSpec::Stdio;
+    if serial.iter().filter(is_stdio).count() > 1 {
+        return Err(SerialError::StdioTwice);
+    }
+    let serial = serial.iter().cloned().enumerate();
+    let serial = serial.map(|(port, spec)| (HostPort::Serial(port), spec));
+    let parallel = parallel.map(|path| (HostPort::Parallel, SerialSpec::File(path.into())));
+    let mut open = Vec::new();
+    for (port, spec) in serial.chain(parallel) {
+        if let Some(backend) = SerialBackend::open(&spec, true)? {
+            open.push((port, backend));
+        }
+    }
+    Ok(open)
+}
+
+/// The host side of one port.
 #[derive(Debug)]
 pub struct SerialBackend {
     /// Where input comes from; `None` after its end.

@@ -119,16 +119,16 @@ fn serial_output_is_batched_and_input_interrupts() {
     assert!(before.is_none_or(|b| due < b) && due <= clock.now_ns() + 1_000_000);
     board.port_out(0x2f8, 1, u32::from(b'b'));
     let mut out = Vec::new();
-    board.serial_output(1, &mut out);
+    board.take_output(HostPort::Serial(1), &mut out);
     assert_eq!(out, b"ab");
     assert_eq!(board.next_deadline(), before);
     board.port_out(0x2fc, 1, 8);
     board.port_out(0x2f9, 1, 1);
-    assert_eq!(board.serial_input(1, b"z"), 1);
+    assert_eq!(board.give_input(HostPort::Serial(1), b"z"), 1);
     assert!(board.interrupt_flag().load(Ordering::Acquire));
     assert_eq!(board.acknowledge(), 0x23);
     assert_eq!(board.port_in(0x2f8, 1), u32::from(b'z'));
-    assert_eq!(board.serial_input(3, b"z"), 0);
+    assert_eq!(board.give_input(HostPort::Serial(3), b"z"), 0);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn output_survives_a_reset() {
     board.reset();
     board.port_out(0x3f8, 1, u32::from(b'b'));
     let mut out = Vec::new();
-    board.serial_output(0, &mut out);
+    board.take_output(HostPort::Serial(0), &mut out);
     assert_eq!(out, b"ab");
 }
 

@@ -6,7 +6,7 @@
 
 use super::backend::{SerialBackend, SerialError};
 use super::console::{ConsoleCommand, HELP};
-use super::{Board, StopHandle, StopReason};
+use super::{Board, HostPort, StopHandle, StopReason};
 use crate::clock::VmClock;
 use crate::notice::notice;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -144,7 +144,6 @@ pub struct IoThread {
     kick: Arc<dyn Kick + Send + Sync>,
     stop: Arc<StopHandle>,
     shared: Arc<Shared>,
-    /// Host sides, by port number.
     ports: Vec<Port>,
     /// Where the debug console's output goes.
     debug_log: Option<std::fs::File>,
@@ -152,21 +151,21 @@ pub struct IoThread {
 }
 
 struct Port {
-    number: usize,
+    at: HostPort,
     backend: SerialBackend,
     /// Input that the guest had no room for.
     held: Vec<u8>,
 }
 
 impl IoThread {
-    /// Starts the thread. `debug_log` takes the debug console's output. `serial` pairs port numbers (0 is COM1) with their host sides; ports
+    /// Starts the thread. `debug_log` takes the debug console's output. `ports` have host sides; those
     /// without one lose their output.
     /// # Errors
     /// If the host gives no thread or descriptor.
     pub fn spawn(
         board: Arc<Mutex<Board>>,
         kick: Arc<dyn Kick + Send + Sync>,
-        serial: Vec<(usize, SerialBackend)>,
+        ports: Vec<(HostPort, SerialBackend)>,
         stop: Arc<StopHandle>,
         debug_log: Option<std::fs::File>,
     ) -> std::io::Result<IoHandle> {
@@ -178,10 +177,10 @@ impl IoThread {
             lost: Mutex::new(None),
         });
         let clock = Arc::clone(lock(&board).clock());
-        let ports = serial
+        let ports = ports
             .into_iter()
-            .map(|(number, backend)| Port {
-                number,
+            .map(|(at, backend)| Port {
+                at,
                 backend,
                 held: Vec::new(),
             })
@@ -229,9 +228,9 @@ impl IoThread {
             self.stop_seen = true;
             board.request_stop(reason);
         }
-        for port in 0..board.serial_ports() {
-            if !self.ports.iter().any(|p| p.number == port) {
-                board.serial_output(port, &mut Vec::new());
+        for port in board.host_ports() {
+            if !self.ports.iter().any(|p| p.at == port) {
+                board.take_output(port, &mut Vec::new());
             }
         }
         for port in &mut self.ports {
@@ -380,7 +379,7 @@ impl Port {
     fn exchange(&mut self, board: &mut Board) {
         self.collect(board);
         if !self.held.is_empty() {
-            let taken = board.serial_input(self.number, &self.held);
+            let taken = board.give_input(self.at, &self.held);
             self.held.drain(..taken);
         }
     }
@@ -388,12 +387,12 @@ impl Port {
     /// Moves output to the host side if it takes any; true if there was some.
     fn collect(&mut self, board: &mut Board) -> bool {
         let blocked = self.backend.room() == 0;
-        board.set_serial_blocked(self.number, blocked);
+        board.set_blocked(self.at, blocked);
         if blocked {
             return false;
         }
         let mut output = Vec::new();
-        board.serial_output(self.number, &mut output);
+        board.take_output(self.at, &mut output);
         self.backend.output(&output);
         !output.is_empty()
     }

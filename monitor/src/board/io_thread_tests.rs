@@ -21,7 +21,7 @@ struct Rig {
     stop: Arc<StopHandle>,
 }
 
-fn rig(serial: Vec<(usize, SerialBackend)>) -> Rig {
+fn rig(ports: Vec<(HostPort, SerialBackend)>) -> Rig {
     let config = BoardConfig {
         memory: 64 << 20,
         serial_ports: 1,
@@ -32,7 +32,7 @@ fn rig(serial: Vec<(usize, SerialBackend)>) -> Rig {
     let (sender, kicks) = channel();
     let stop = Arc::new(StopHandle::new().unwrap());
     let kick = Arc::new(Signal(Mutex::new(sender)));
-    let io = IoThread::spawn(Arc::clone(&board), kick, serial, Arc::clone(&stop), None).unwrap();
+    let io = IoThread::spawn(Arc::clone(&board), kick, ports, Arc::clone(&stop), None).unwrap();
     Rig {
         board,
         io,
@@ -95,7 +95,7 @@ fn output_reaches_a_file_without_being_asked_for() {
     let backend = SerialBackend::open(&SerialSpec::File(path.clone()), false)
         .unwrap()
         .unwrap();
-    let rig = rig(vec![(0, backend)]);
+    let rig = rig(vec![(HostPort::Serial(0), backend)]);
     for byte in b"hello" {
         rig.out(0x3f8, *byte);
     }
@@ -126,7 +126,7 @@ fn a_stuck_reader_holds_the_transmitter_and_not_the_thread() {
     let backend = SerialBackend::open(&SerialSpec::Unix(path.clone()), false)
         .unwrap()
         .unwrap();
-    let rig = rig(vec![(0, backend)]);
+    let rig = rig(vec![(HostPort::Serial(0), backend)]);
     let mut peer = UnixStream::connect(&path).unwrap();
     peer.write_all(b"z").unwrap();
     rig.kick_free_wait(|board| board.port_in(0x3fd, 1) & 1 != 0);
@@ -180,7 +180,7 @@ fn input_from_a_peer_reaches_the_receiver_and_interrupts() {
     let backend = SerialBackend::open(&SerialSpec::Unix(path.clone()), false)
         .unwrap()
         .unwrap();
-    let rig = rig(vec![(0, backend)]);
+    let rig = rig(vec![(HostPort::Serial(0), backend)]);
     for (port, value) in [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0)] {
         rig.out(port, value);
     }
@@ -201,7 +201,10 @@ fn input_from_a_peer_reaches_the_receiver_and_interrupts() {
 fn the_consoles_own_keys_do_not_reach_the_guest() {
     let (keys, user) = nix::unistd::pipe().unwrap();
     let (screen, output) = nix::unistd::pipe().unwrap();
-    let rig = rig(vec![(0, SerialBackend::console(keys, output))]);
+    let rig = rig(vec![(
+        HostPort::Serial(0),
+        SerialBackend::console(keys, output),
+    )]);
     nix::unistd::write(&user, b"a\x01hb\x01x").unwrap();
     rig.kicks
         .recv_timeout(Duration::from_secs(5))
@@ -225,7 +228,10 @@ fn the_consoles_own_keys_do_not_reach_the_guest() {
 fn a_reader_that_leaves_ends_the_run() {
     let (keys, _user) = nix::unistd::pipe().unwrap();
     let (screen, output) = nix::unistd::pipe().unwrap();
-    let rig = rig(vec![(0, SerialBackend::console(keys, output))]);
+    let rig = rig(vec![(
+        HostPort::Serial(0),
+        SerialBackend::console(keys, output),
+    )]);
     drop(screen);
     rig.out(0x3f8, b'x');
     rig.kicks

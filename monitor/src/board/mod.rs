@@ -12,9 +12,9 @@ mod console;
 mod dma;
 mod io_thread;
 mod media;
+mod outlets;
 mod pci;
 mod ports;
-mod serial;
 mod sink;
 mod stop;
 mod vram;
@@ -23,8 +23,9 @@ mod wiring;
 
 pub use media::Medium;
 
-pub use backend::{SerialBackend, SerialError};
+pub use backend::{SerialBackend, SerialError, open_ports};
 pub use io_thread::{IoHandle, IoThread, IoWaker, Kick};
+pub use outlets::HostPort;
 pub use stop::{StopHandle, StopReason};
 pub use wiring::{
     CMOS_CENTURY, FIRMWARE_PM_BASE, HPET_BASE, IOAPIC_BASE, IOAPIC_ID, IRQ_SCI, LAPIC_BASE,
@@ -36,11 +37,11 @@ use crate::acpi::{AcpiHardware, ApicHardware};
 use crate::clock::VmClock;
 use crate::memory::GuestRam;
 use chips::Chips;
+use outlets::Outlets;
 use ports::PortMap;
 use ring3_devices::acpi_pm::{ACPI_DISABLE, ACPI_ENABLE};
 use ring3_devices::ide::BUS_MASTER_BAR;
 use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS, PciFunction};
-use serial::SerialPort;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vram::Vram;
@@ -83,7 +84,7 @@ pub struct Board {
     clock: Arc<VmClock>,
     ports: PortMap,
     chips: Chips,
-    serial: Vec<SerialPort>,
+    outlets: Outlets,
     request: Option<MachineRequest>,
     /// Cached: the processor's INTR input.
     intr: Arc<AtomicBool>,
@@ -124,7 +125,7 @@ impl Board {
         let mut board = Self {
             ports: PortMap::new(serial_ports, config.debug_exit),
             chips,
-            serial: (0..serial_ports).map(|_| SerialPort::default()).collect(),
+            outlets: Outlets::default(),
             request: None,
             intr: Arc::new(AtomicBool::new(false)),
             ram: None,
@@ -156,7 +157,7 @@ impl Board {
         self.chips.adopt(old);
         self.effects = Effects::default();
         self.connect_video();
-        for (port, output) in self.serial.iter_mut().zip(outputs) {
+        for (port, output) in self.outlets.serial.iter_mut().zip(outputs) {
             port.keep(output);
         }
         self.request = None;
@@ -324,7 +325,7 @@ impl Board {
             isa_bridge_slot: PIIX_SLOT,
             pirq_irqs: PIRQ_LINES,
             pci_memory: PCI_MEMORY,
-            serial_ports: SERIAL[..self.serial.len()].to_vec(),
+            serial_ports: SERIAL[..self.chips.uarts.len()].to_vec(),
             century: CMOS_CENTURY,
             apic: ApicHardware {
                 local: LAPIC_BASE as u32,

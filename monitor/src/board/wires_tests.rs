@@ -1,7 +1,7 @@
 //! That looking at one chip is enough, and that chips without the time do without it.
 
 use super::wiring::{FIXED_PORTS, LAPIC_BASE, MOVING_PORTS, SERIAL, SERIAL_SLOTS, Slot};
-use super::{Board, BoardConfig, HPET_BASE, IOAPIC_BASE};
+use super::{Board, BoardConfig, HPET_BASE, HostPort, IOAPIC_BASE};
 use crate::clock::VmClock;
 use ring3_devices::block::MemoryDisk;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ fn no_cycle_changes_an_output_that_is_not_looked_at() {
             10..12 => board.mmio_write(memory, &(random.next(1 << 32) as u32).to_le_bytes()),
             12 => board.mmio_read(memory, &mut [0; 4]),
             13 if board.interrupt_pending() => drop(board.acknowledge()),
-            13 => drop(board.serial_input(random.next(4) as usize, b"x")),
+            13 => drop(board.give_input(HostPort::Serial(random.next(4) as usize), b"x")),
             14 => clock.advance(random.next(1 << 22)),
             _ => board.run_timers(),
         }

@@ -131,6 +131,12 @@ struct OpenedFile {
     identity: (u64, u64),
 }
 
+/// What tells one file from another: device and inode.
+fn identity(path: &Path) -> Result<(u64, u64), ImageError> {
+    let metadata = std::fs::metadata(path).map_err(failed("open", path))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 impl OpenedFile {
     /// Opens and locks: exclusively if `writable`, else shared.
     fn open(path: &Path, writable: bool) -> Result<Self, ImageError> {

@@ -11,7 +11,7 @@
 use super::qcow2_check::check;
 use super::qcow2_header::{Backing, Header};
 use super::store::Store;
-use super::{ImageError, ImageFormat, OpenedFile};
+use super::{ImageError, ImageFormat, OpenedFile, identity};
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
@@ -144,10 +144,12 @@ fn open_backing(
     };
     let directory = above.parent().unwrap_or(Path::new(""));
     // `join` takes an absolute name as it is.
-    let file = OpenedFile::open(&directory.join(&name), false)?;
-    if chain.contains(&file.identity) {
+    let path = directory.join(&name);
+    // Before the lock: our own on the file above would refuse it, with another reason.
+    if chain.contains(&identity(&path)?) {
         return Err(refuse("which is above it already: the chain has no end"));
     }
+    let file = OpenedFile::open(&path, false)?;
     chain.push(file.identity);
     if chain.len() > MAX_CHAIN {
         return Err(refuse("and the chain of files is too long"));

@@ -4,7 +4,7 @@ use crate::target::{Op, Target};
 use ring3_devices::block::{MemoryDisk, SECTOR};
 use ring3_devices::bus::Nanos;
 use ring3_devices::kbc::{Buttons, Key};
-use ring3_monitor::board::{Board, BoardConfig, HPET_BASE, IOAPIC_BASE, LAPIC_BASE};
+use ring3_monitor::board::{Board, BoardConfig, HPET_BASE, HostPort, IOAPIC_BASE, LAPIC_BASE};
 use ring3_monitor::clock::VmClock;
 use ring3_monitor::memory::GuestRam;
 use std::sync::Arc;
@@ -154,10 +154,10 @@ impl BoardTarget {
                 (n << 12) as i32,
                 Buttons::from_bits_truncate((n >> 5) as u8),
             ),
-            4 => _ = b.serial_input((n >> 8) as usize % 4, &[1; 100]),
+            4 => _ = b.give_input(HostPort::Serial((n >> 8) as usize % 4), &[1; 100]),
             5 => {
-                for port in 0..4 {
-                    b.serial_output(port, &mut Vec::new());
+                for port in b.host_ports() {
+                    b.take_output(port, &mut Vec::new());
                 }
                 b.debug_output(&mut Vec::new());
             }
