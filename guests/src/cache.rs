@@ -6,6 +6,7 @@
 //! directory lets several programs fetch at once.
 
 use crate::GuestError;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -59,7 +60,7 @@ impl Cache {
     }
 
     /// Opens (creating it where needed) and locks the cache below `root`; waits for another
-    /// program that holds it.
+    /// program that holds it, and says so on standard error.
     ///
     /// # Errors
     /// [`GuestError::File`] when the directory or its record cannot be used.
@@ -69,7 +70,16 @@ impl Cache {
         let root = fs::canonicalize(root).map_err(GuestError::file("resolve", root))?;
         let path = root.join("lock");
         let file = File::create(&path).map_err(GuestError::file("create", &path))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .or_else(|(file, errno)| {
+                if errno == Errno::EWOULDBLOCK {
+                    eprintln!(
+                        "ring3: waiting for another program that uses {}",
+                        root.display()
+                    );
+                }
+                Flock::lock(file, FlockArg::LockExclusive)
+            })
             .map_err(|(_, errno)| GuestError::file("lock", &path)(errno.into()))?;
         let path = root.join("fetched.json");
         let record = match fs::read(&path) {

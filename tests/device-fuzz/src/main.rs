@@ -71,10 +71,14 @@ fn main() -> ExitCode {
 /// Ends the process when an operation does not come to its end.
 fn watch(ticks: Arc<AtomicU64>, seeds: Arc<AtomicU64>) {
     std::thread::spawn(move || {
+        let (mut last, mut idle) = (0, 0);
         loop {
-            let before = ticks.load(Ordering::Relaxed);
-            std::thread::sleep(3 * run::PATIENCE);
-            if ticks.load(Ordering::Relaxed) == before {
+            // Short sleeps: a process that is stopped for a minute misses one of them.
+            std::thread::sleep(Duration::from_secs(1));
+            let now = ticks.load(Ordering::Relaxed);
+            idle = if now == last { idle + 1 } else { 0 };
+            last = now;
+            if idle > 3 * run::PATIENCE.as_secs() {
                 println!(
                     "FAILED: an operation hangs, seed {}",
                     seeds.load(Ordering::Relaxed)
