@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 /// Entries of the instruction-fetch TLB (a power of two).
 const FETCH_ENTRIES: usize = 256;
-/// Most pages that a flush looks up in the guest's tables to keep window mappings.
-const FLUSH_WALKS: u64 = 4096;
+/// Most entries of the guest's tables that a flush looks at to keep window mappings.
+const FLUSH_LOOKS: u64 = 65_536;
 
 /// One entry of the fetch TLB.
 #[derive(Clone, Copy)]
@@ -74,6 +74,10 @@ fn still_so(tables: &Tables<'_>, lin: u64, run: &Run) -> Option<bool> {
             return None;
         }
         at = (at & !(run.page - 1)) + run.page;
+        if at < lin + run.len {
+            let left = (lin + run.len - at) / PAGE_SIZE;
+            at += tables.alike_after((at - run.page) as u32, &p, left) * PAGE_SIZE;
+        }
     }
     global
 }
@@ -430,13 +434,13 @@ impl Mmu {
             phys_bits: self.phys_bits,
             a20_mask: self.a20_mask,
         };
-        let mut walks = 0;
+        let mut looks = 0;
         self.window.review(|lin, run| {
             if what == TlbFlush::NonGlobal && run.global {
                 return Some(true);
             }
-            walks += run.len.div_ceil(run.page);
-            if walks > FLUSH_WALKS {
+            looks += run.len.div_ceil(run.page);
+            if looks > FLUSH_LOOKS {
                 return None;
             }
             still_so(&tables, lin, run)

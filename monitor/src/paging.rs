@@ -252,4 +252,141 @@ impl Tables<'_> {
     pub fn supervisor_page(&self, lin: u32) -> Option<Page> {
         self.page(lin, Access::Read).filter(|p| !p.user)
     }
+
+    /// How many of the `most` 4 KiB pages after that of `lin`, which is `first`, have entries of
+    /// the same table that say the same of the frames that follow: at least so many are mapped
+    /// alike. 0 for large pages.
+    #[must_use]
+    pub fn alike_after(&self, lin: u32, first: &Page, most: u64) -> u64 {
+        const SAYS: u64 = pte::P | pte::W | pte::U | pte::A | pte::D | pte::G | pte::NX;
+        const FRAME: u64 = 0x000f_ffff_ffff_f000;
+        let [_, at] = first.entries;
+        if at == u64::MAX {
+            return 0;
+        }
+        let wide = self.st.cr4 & cr4::PAE != 0;
+        let (size, entries) = if wide { (8, 512) } else { (4, 1024) };
+        let read = |n: u64| {
+            let at = at + n * size;
+            if wide {
+                self.ram.read_u64(at)
+            } else {
+                u64::from(self.ram.read_u32(at))
+            }
+        };
+        let left = entries - 1 - u64::from(lin >> 12) % entries;
+        let entry = read(0);
+        (1..=left.min(most))
+            .take_while(|&n| (read(n) ^ entry.wrapping_add(n << 12)) & (SAYS | FRAME) == 0)
+            .count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tables, pte};
+    use crate::cpu::env::Access;
+    use crate::memory::GuestRam;
+    use ring3_translator::state::{GuestState, cr0, cr4, efer};
+    use ring3_translator::state_box::StateBox;
+
+    const DIRECTORY: u64 = 0x1000;
+    const TABLE: u64 = 0x2000;
+    const USUAL: u64 = pte::P | pte::W | pte::A | pte::D | pte::G;
+
+    fn tables_at(pae: bool) -> (StateBox, GuestRam) {
+        let mut state = StateBox::new();
+        let st: &mut GuestState = &mut state;
+        st.cr0 |= cr0::PE | cr0::PG | cr0::WP;
+        st.cr4 |= cr4::PGE;
+        st.cr3 = DIRECTORY;
+        let ram = GuestRam::new(4 << 20).unwrap();
+        let pde = (TABLE | pte::P | pte::W | pte::U | pte::A).to_le_bytes();
+        if pae {
+            st.cr4 |= cr4::PAE;
+            st.msr.efer |= efer::NXE;
+            st.pdpte[0] = DIRECTORY | pte::P;
+            ram.write_unwatched(DIRECTORY, &pde);
+        } else {
+            ram.write_unwatched(DIRECTORY, &pde[..4]);
+        }
+        (state, ram)
+    }
+
+    fn put(ram: &GuestRam, pae: bool, page: u64, entry: u64) {
+        let bytes = entry.to_le_bytes();
+        if pae {
+            ram.write_unwatched(TABLE + page * 8, &bytes);
+        } else {
+            ram.write_unwatched(TABLE + page * 4, &bytes[..4]);
+        }
+    }
+
+    /// What single looks at each page say.
+    fn alike_one_by_one(tables: &Tables<'_>, lin: u32, most: u64) -> u64 {
+        let first = tables.page(lin, Access::Read).unwrap();
+        (1..=most)
+            .take_while(|&n| {
+                tables
+                    .page(lin + (n as u32) * 0x1000, Access::Read)
+                    .is_some_and(|p| {
+                        (p.phys, p.size, p.user, p.writable, p.global, p.no_execute)
+                            == (
+                                first.phys + n * 0x1000,
+                                first.size,
+                                first.user,
+                                first.writable,
+                                first.global,
+                                first.no_execute,
+                            )
+                    })
+            })
+            .count() as u64
+    }
+
+    #[test]
+    fn pages_alike_are_counted_as_single_looks_count_them() {
+        for pae in [false, true] {
+            let (state, ram) = tables_at(pae);
+            let tables = Tables {
+                st: &state,
+                ram: &ram,
+                phys_bits: 36,
+                a20_mask: u64::MAX,
+            };
+            let odd_ones = [
+                0,
+                USUAL ^ pte::P,
+                USUAL ^ pte::W,
+                USUAL ^ pte::A,
+                USUAL ^ pte::D,
+                USUAL ^ pte::G,
+                USUAL | pte::U,
+                USUAL | 0x1000_0000,
+            ];
+            for odd in odd_ones.into_iter().chain(pae.then_some(USUAL | pte::NX)) {
+                for n in 0..100 {
+                    put(
+                        &ram,
+                        pae,
+                        n,
+                        (0x10_0000 + (n << 12)) | USUAL | ((n & 1) << 9),
+                    );
+                }
+                put(&ram, pae, 37, odd | 0x12_5000);
+                let lin = 0x5123;
+                let first = tables.page(lin, Access::Read).unwrap();
+                let alike = tables.alike_after(lin, &first, 60);
+                assert_eq!(alike, 31, "{odd:x}");
+                assert_eq!(alike, alike_one_by_one(&tables, lin, 60));
+                assert_eq!(tables.alike_after(lin, &first, 10), 10);
+            }
+            // The table's last entry has none after it.
+            let last = if pae { 511 } else { 1023 };
+            put(&ram, pae, last, 0x10_0000 | USUAL);
+            let lin = (last as u32) << 12;
+            let first = tables.page(lin, Access::Read).unwrap();
+            assert_eq!(tables.alike_after(lin, &first, 5), 0);
+        }
+    }
 }
