@@ -33,20 +33,27 @@ pub fn too_long(bytes: &[u8], code32: bool) -> bool {
         return false;
     };
     let bits = if code32 { 32 } else { 16 };
-    // The decoder wants to see what follows the fifteenth byte, even if it lies on a missing page:
-    // 58H is an opcode and a ModR/M byte almost everywhere.
-    let mut padded = [0x58; 2 * LONGEST];
-    let given = bytes.len().min(padded.len());
-    padded[..given].copy_from_slice(&bytes[..given]);
+    let length = |bytes: &[u8]| {
+        let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
+        let len = decoder.decode().len();
+        (decoder.last_error() == DecoderError::None).then_some(len)
+    };
     for (from, &byte) in first.iter().enumerate() {
-        let mut decoder = Decoder::with_ip(bits, &padded[from..], 0, DecoderOptions::NONE);
-        let insn = decoder.decode();
-        if decoder.last_error() == DecoderError::None {
-            return from + insn.len() > LONGEST;
+        // Without its first prefixes it is shorter, and may be an instruction: by itself, or with
+        // some sixteenth byte. What really follows does not matter, and may lie on a missing page.
+        if let Some(len) = length(&first[from..]) {
+            return from + len > LONGEST;
         }
-        // Without its first prefix it is shorter, and may be an instruction.
-        if !is_prefix(byte) {
-            return false;
+        let longer = (0..=u8::MAX).any(|next| {
+            [0xc0, 0x58].into_iter().any(|rest| {
+                let mut bytes = [rest; 2 * LONGEST];
+                bytes[..LONGEST].copy_from_slice(first);
+                bytes[LONGEST] = next;
+                length(&bytes[from..]).is_some_and(|len| from + len > LONGEST)
+            })
+        });
+        if longer || !is_prefix(byte) {
+            return longer;
         }
     }
     true
@@ -79,22 +86,10 @@ pub fn scan(
         decoder.decode_out(&mut insn);
         let class = match decoder.last_error() {
             DecoderError::None => table.class(&insn),
-            DecoderError::NoMoreBytes => {
-                if out.is_empty() {
-                    return Err(ScanError::NeedMoreBytes);
-                }
-                break;
-            }
-            _ => {
-                if !out.is_empty() {
-                    break;
-                }
-                if too_long(bytes, code32) {
-                    Class::TooLong
-                } else {
-                    Class::Undefined
-                }
-            }
+            _ if !out.is_empty() => break,
+            _ if too_long(bytes, code32) => Class::TooLong,
+            DecoderError::NoMoreBytes => return Err(ScanError::NeedMoreBytes),
+            _ => Class::Undefined,
         };
         out.push(Scanned { insn, class });
         if ends_unit(class) {
@@ -142,6 +137,10 @@ mod tests {
         assert!(!too_long(&with(&lock, &[0x90, 0x90, 0x90]), true));
         assert!(!too_long(&[0x0f, 0xff, 0xc0], true));
         assert!(too_long(&with(&[0x2e; 13], &[0xc5, 0xfc]), true));
+        // The opcode is the sixteenth byte, or its ModR/M byte.
+        let aesdeclast = [0x66, 0x0f, 0x38, 0xdf, 0xe8];
+        assert!(too_long(&with(&[0x67; 12], &aesdeclast), true));
+        assert!(too_long(&with(&[0x26; 13], &[0x0f, 0xc5, 0xe8, 5]), true));
         // An undefined opcode that ends at the fifteenth byte.
         assert!(!too_long(&with(&[0x26; 13], &[0xde, 0xda]), false));
         assert!(!too_long(&with(&[0x26; 13], &[0xde, 0xda, 0xcc]), false));

@@ -38,12 +38,13 @@ pub(super) fn before(st: &mut GuestState, core: &mut Core) -> bool {
         accesses.retain(|memory| !memory.slot);
     }
     for memory in accesses {
-        let access = if memory.writes {
+        // ARPL writes only what it changes.
+        let access = if memory.writes && insn.mnemonic() != Mnemonic::Arpl {
             Access::Write
         } else {
             Access::Read
         };
-        let size = memory.size();
+        let size = first_part(memory.kind);
         let Ok(at) = linear(st, memory.segment, memory.offset, size, access) else {
             return false;
         };
@@ -69,6 +70,17 @@ pub(super) fn before(st: &mut GuestState, core: &mut Core) -> bool {
         }
     }
     false
+}
+
+/// Bytes of an operand that are accessed together, at least one: of a far pointer the offset, of
+/// bounds the lower one.
+fn first_part(kind: MemorySize) -> u32 {
+    use MemorySize as S;
+    match kind {
+        S::SegPtr16 | S::Bound16_WordWord => 2,
+        S::SegPtr32 | S::Bound32_DwordDword | S::Fword6 => 4,
+        _ => (kind.size() as u32).max(1),
+    }
 }
 
 /// ENTER looks at the place of the new stack pointer too (measured).

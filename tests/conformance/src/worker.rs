@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// The same for a program: a case of more than twelve pieces.
 const PATIENCE_PROGRAM: Duration = Duration::from_secs(30);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Time lost to crashes and hangs after which the engine is given up.
 const MOST_LOST: Duration = Duration::from_secs(60);
 /// Longest message.

@@ -291,6 +291,9 @@ fn noise(d: &mut Draft, form: Form, bytes: &[u8]) -> Vec<u8> {
         return Vec::new(); // it has become longer
     }
     let plain = decode(bytes, form.width, 0);
+    if plain.is_invalid() {
+        return Vec::new(); // no instruction of its own
+    }
     // A prefix that moves the memory operand would leave its data behind; only those are wanted
     // that change nothing, or make the instruction undefined.
     let effect = |i: &Instruction| {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// Processor time without progress before the child is killed; and the longest wait for it.
 const PATIENCE: Duration = Duration::from_millis(1500);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Why the native engine is not available.
 #[derive(Debug, thiserror::Error)]
