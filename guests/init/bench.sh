@@ -33,6 +33,7 @@ dd if=/dev/zero of=large bs=1024k count=128 2>/dev/null
 begin
 sha256sum large large >/dev/null
 timed sha256-file
+numeric stream <large
 rm -f large
 
 seq 1 4000000 | head -c 25165824 >plain
