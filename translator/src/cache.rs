@@ -12,6 +12,7 @@ use crate::classify::{FeatureSet, Table};
 use crate::code_memory::CodeMemory;
 use crate::large_pages::list;
 use crate::lower::{Lower, Scratch, Site, UnitInfo};
+use crate::mode::Mode;
 use crate::prelude::{self, Stubs};
 use crate::scan::{MAX_INSTRUCTIONS, ScanError, Scanned, scan};
 use crate::state::GuestState;
@@ -48,10 +49,9 @@ struct Unit {
 /// Bytes of host code in a unit, on an average: for the room of lists.
 const BYTES_PER_UNIT: usize = 300;
 
-/// A unit that was looked up lately, with what whoever looks it up needs.
+/// A unit that was looked up, with what whoever looks it up needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    key: Key,
     /// The unit.
     pub unit: UnitId,
     /// Host address of its entry for direct jumps.
@@ -62,8 +62,33 @@ pub struct Found {
     pub second_page: Option<u64>,
 }
 
+/// A unit that was looked up lately: 32 bytes, so that two share a line of the host's cache.
+#[derive(Clone, Copy)]
+struct Recent {
+    key: Key,
+    /// [`NO_UNIT`] in an empty entry.
+    unit: u32,
+    body: u32,
+    indirect: u32,
+    crosses: bool,
+}
+
+const NO_UNIT: u32 = u32::MAX;
+
+const NO_RECENT: Recent = Recent {
+    key: Key {
+        phys: u64::MAX,
+        eip: 0,
+        mode: Mode(0),
+    },
+    unit: NO_UNIT,
+    body: 0,
+    indirect: 0,
+    crosses: false,
+};
+
 /// Entries of the table of units looked up lately (a power of two).
-const RECENT_UNITS: usize = 8192;
+const RECENT_UNITS: usize = 32_768;
 
 /// The place of a key in that table.
 fn recent_slot(key: &Key) -> usize {
@@ -84,7 +109,7 @@ pub struct Translator {
     table: Table,
     units: Vec<Unit>,
     by_key: HashMap<Key, UnitId>,
-    recent: Box<[Option<Found>]>,
+    recent: Box<[Recent]>,
     by_page: HashMap<u64, PageUnits>,
     links: Vec<Link>,
     /// The links to other pages that were patched since these were last undone.
@@ -138,7 +163,7 @@ impl Translator {
             table: Table::new(features),
             units: list(size / BYTES_PER_UNIT),
             by_key: HashMap::new(),
-            recent: vec![None; RECENT_UNITS].into_boxed_slice(),
+            recent: vec![NO_RECENT; RECENT_UNITS].into_boxed_slice(),
             by_page: HashMap::new(),
             links: list(2 * size / BYTES_PER_UNIT),
             cross_links: Vec::new(),
@@ -197,14 +222,30 @@ impl Translator {
     /// A unit by its key.
     pub fn lookup(&mut self, key: &Key) -> Option<Found> {
         let slot = recent_slot(key);
-        if let Some(found) = self.recent[slot]
-            && found.key == *key
-        {
-            return Some(found);
+        let recent = self.recent[slot];
+        if recent.key == *key {
+            let unit = UnitId(recent.unit);
+            return Some(Found {
+                unit,
+                body: self.memory.address(recent.body as usize),
+                indirect: self.memory.address(recent.indirect as usize),
+                second_page: if recent.crosses {
+                    self.units[unit.0 as usize].second_page
+                } else {
+                    None
+                },
+            });
         }
-        let found = self.found(*self.by_key.get(key)?);
-        self.recent[slot] = Some(found);
-        Some(found)
+        let id = *self.by_key.get(key)?;
+        let unit = &self.units[id.0 as usize];
+        self.recent[slot] = Recent {
+            key: *key,
+            unit: id.0,
+            body: unit.body,
+            indirect: unit.indirect,
+            crosses: unit.second_page.is_some(),
+        };
+        Some(self.found(id))
     }
 
     /// What [`Self::lookup`] tells of a unit.
@@ -212,7 +253,6 @@ impl Translator {
     pub fn found(&self, unit: UnitId) -> Found {
         let u = &self.units[unit.0 as usize];
         Found {
-            key: u.key,
             unit,
             body: self.memory.address(u.body as usize),
             indirect: self.memory.address(u.indirect as usize),
@@ -238,7 +278,7 @@ impl Translator {
         self.used = self.scratch_start();
         self.units.clear();
         self.by_key.clear();
-        self.recent.fill(None);
+        self.recent.fill(NO_RECENT);
         self.by_page.clear();
         self.links.clear();
         self.cross_links.clear();

@@ -1,7 +1,7 @@
 //! Which units have bytes in which physical page, and what becomes of them when it is written.
 
 use super::links::NO_LINK;
-use super::{Translator, Unit, recent_slot};
+use super::{NO_RECENT, Translator, Unit, recent_slot};
 use crate::addr::PAGE_SIZE;
 use crate::mutation::Mutation;
 use crate::state::GuestState;
@@ -104,8 +104,8 @@ impl Translator {
             self.by_key.remove(&key);
         }
         let recent = &mut self.recent[recent_slot(&key)];
-        if recent.is_some_and(|found| found.unit == id) {
-            *recent = None;
+        if recent.unit == id.0 {
+            *recent = NO_RECENT;
         }
         let address = self.memory.address(entry as usize);
         for table in 0..2 {
