@@ -28,13 +28,14 @@ test-guests: tools disk-tools peers build
 	$(CARGO) test --release --package ring3-monitor --test qcow2 -- --ignored
 
 # Every instruction form and long random programs against the host's own processor. A printed SEED
-# repeats a run; failing cases are shrunk and written to FAILURES.
+# repeats a run; failing cases are shrunk and written to FAILURES. CASES are those of each form.
 SEED ?= $(shell date +%s)
+CASES ?= 100
 EMISSION_SECONDS ?= 120
 FAILURES ?= $(or $(CARGO_TARGET_DIR),target)/conformance
 conformance: tools peers
 	mkdir -p $(FAILURES)
-	$(CARGO) run --release --package ring3-conformance -- --long --seed $(SEED) --verbose \
+	$(CARGO) run --release --package ring3-conformance -- --long --cases $(CASES) --seed $(SEED) --verbose \
 		--golden tests/conformance/golden --save $(FAILURES)
 	$(CARGO) run --release --package ring3-system-conformance
 	$(CARGO) run --profile fuzz --package ring3-emission -- --seconds $(EMISSION_SECONDS) --seed $(SEED)

@@ -26,10 +26,14 @@ pub struct Report {
     pub rechecked: u64,
     /// Most host bytes of a unit.
     pub largest: usize,
+    /// Most memory that the process has had so far, MiB.
+    pub memory: u64,
 }
 
 /// Cache of a run: small, so that it is flushed often.
 const CACHE: usize = 2 << 20;
+/// Most memory that the process may ever have, MiB: four times what long runs need.
+const MOST_MEMORY: u64 = 48;
 /// Inputs between two rounds of linking and checking the whole cache.
 const ROUND: u64 = 64;
 
@@ -68,6 +72,13 @@ pub fn run(seed: u64, inputs: u64, end: Option<Instant>) -> Result<Report, Strin
                     .map_err(|why| format!("seed {seed}, after input {n}, a linked unit: {why}"))?;
                 report.rechecked += 1;
             }
+            report.memory = peak_memory();
+            if report.memory > MOST_MEMORY {
+                return Err(format!(
+                    "seed {seed}, input {n}: {} MiB of memory in use, {MOST_MEMORY} allowed",
+                    report.memory
+                ));
+            }
             if report.units % 5 == 0 {
                 subject.translator.flush(&mut subject.state);
                 units.clear();
@@ -76,6 +87,14 @@ pub fn run(seed: u64, inputs: u64, end: Option<Instant>) -> Result<Report, Strin
     }
     report.modes = modes.len();
     Ok(report)
+}
+
+/// The process's largest resident set so far, MiB, by /proc.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_default() / 1024
 }
 
 fn note(report: &mut Report, units: &mut Vec<UnitId>, made: Option<(UnitId, Made)>) {
@@ -141,13 +160,14 @@ pub fn text(r: &Report) -> String {
         .collect();
     format!(
         "inputs: {}\nmodes: {}\nunits: {}, guest instructions: {}, host instructions: {}\n\
-         units checked again among links: {}\nlargest unit: {} bytes\n",
+         units checked again among links: {}\nlargest unit: {} bytes, most memory: {} MiB\n",
         kinds.join(", "),
         r.modes,
         r.units,
         r.instructions,
         r.host_instructions,
         r.rechecked,
-        r.largest
+        r.largest,
+        r.memory
     )
 }

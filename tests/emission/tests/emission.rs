@@ -13,6 +13,7 @@ fn arbitrary_bytes_in_every_mode_emit_permitted_code_only() {
                 let text = run::text(&report);
                 println!("seed {seed}\n{text}");
                 assert_eq!(report.inputs.len(), 4, "all kinds of input: {text}");
+                assert!(report.memory > 0, "memory is known: {text}");
                 assert!(report.units > INPUTS / 2, "most inputs make a unit: {text}");
                 assert!(
                     report.rechecked > report.units,
