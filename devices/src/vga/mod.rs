@@ -109,7 +109,7 @@ impl Vga {
     }
 
     /// Sets 80x25 colour text (mode 3) with the standard palette, as a video BIOS leaves it, for
-    /// boards that start a kernel without firmware. Fonts are not loaded.
+    /// boards that start a kernel without firmware; [`Self::load_font`] gives it characters.
     pub fn set_text_mode(&mut self) {
         self.misc = 0x67;
         self.seq = [3, 0, 3, 0, 2, 0, 0, 0];

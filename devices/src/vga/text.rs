@@ -47,6 +47,17 @@ impl Vga {
         self.dispi.enabled() || self.gc[gc::MISC] & 1 != 0
     }
 
+    /// Loads font 0, as a video BIOS does: `shape` gives the 16 lines of a character, leftmost
+    /// pixel in bit 7.
+    pub fn load_font(&mut self, shape: impl Fn(char) -> [u8; 16]) {
+        for (code, character) in CP437.chars().enumerate() {
+            for (line, bits) in shape(character).into_iter().enumerate() {
+                // A character has 32 bytes in plane 2.
+                self.vram.write((code * 32 + line) * 4 + 2, &[bits]);
+            }
+        }
+    }
+
     /// The text screen; `None` in graphics modes.
     #[must_use]
     pub fn text(&self) -> Option<TextScreen> {

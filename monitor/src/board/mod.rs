@@ -10,6 +10,7 @@ mod backend;
 mod chips;
 mod console;
 mod dma;
+mod font;
 mod io_thread;
 mod media;
 mod outlets;
@@ -269,6 +270,7 @@ impl Board {
         }
         if !self.config.firmware {
             vga.set_text_mode();
+            vga.load_font(font::shape);
         }
         self.video = vga.framebuffer();
         self.effects.video = None;

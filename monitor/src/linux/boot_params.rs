@@ -43,6 +43,11 @@ impl ZeroPage<'_> {
             0x1e0,
             &(above_1m_kib.min(u64::from(u32::MAX)) as u32).to_le_bytes(),
         );
+        // screen_info: mode 3 of a VGA with 256 KiB, 80 columns, 25 rows of 16 lines, cursor at 0, 0.
+        put(0x006, &[3, 80]);
+        put(0x00a, &3u16.to_le_bytes());
+        put(0x00e, &[25, 1]);
+        put(0x010, &16u16.to_le_bytes());
         put(0x070, &self.rsdp.to_le_bytes());
         put(0x210, &[LOADER_UNDEFINED]);
         put(0x214, &self.code32_start.to_le_bytes());
