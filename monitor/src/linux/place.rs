@@ -262,6 +262,9 @@ mod tests {
         let cmd = u64::from(memory.u32(zp + 0x228));
         assert_eq!(memory.bytes(cmd, 14), b"console=ttyS0\0");
         assert_eq!(memory.u32(zp + 0x214), 0x0100_0000);
+        // screen_info: mode 3, 80 columns, 25 rows, a VGA.
+        assert_eq!(memory.bytes(zp + 0x06, 2), [3, 80]);
+        assert_eq!(memory.bytes(zp + 0x0e, 2), [25, 1]);
         assert_eq!(
             memory.bytes(zp + 0x1e8, 1)[0] as usize,
             memory_map(64 << 20).len()
