@@ -2,11 +2,13 @@
 
 use crate::exit;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use regex::Regex;
 use ring3_monitor::config::{
     BootDevice, DriveSpec, EngineKind, Ring3Policy, SerialSpec, StatsFormat, parse_drive,
     parse_memory_size, parse_parallel, parse_serial,
 };
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A binary-translating x86 virtual machine monitor.
 #[derive(Debug, Parser)]
@@ -42,39 +44,56 @@ pub enum CtlCommand {
     /// Print the text-mode screen.
     ScreenText,
     /// Write the screen to a PNG file.
-    Screenshot { file: PathBuf },
-    /// Press keys: a, f1, ctrl-alt-delete.
+    Screenshot {
+        /// The file to write.
+        file: PathBuf,
+    },
+    /// Press keys, one chord after the other.
     Sendkey {
+        /// Chords such as a, f1, ctrl-alt-delete.
         #[arg(required = true)]
         keys: Vec<String>,
     },
-    /// Type text on a US keyboard; \\n, \\t, \\e and \\\\ stand for Enter, Tab, Escape and a backslash.
+    /// Type text on a US keyboard.
     Type {
+        /// The text; \n, \t, \e and \\ stand for Enter, Tab, Escape and a backslash.
         #[arg(allow_hyphen_values = true)]
         text: String,
     },
-    /// Move the mouse; buttons held after it: 1 left, 2 right, 4 middle.
+    /// Move the mouse and its wheel, and press or release its buttons.
     #[command(allow_negative_numbers = true)]
     Mouse {
+        /// Steps to the right.
         dx: i32,
+        /// Steps down.
         dy: i32,
-        #[arg(default_value_t = 0)]
+        /// Buttons held after it: the sum of 1 (left), 2 (right) and 4 (middle).
+        #[arg(default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=7))]
         buttons: u8,
+        /// Clicks of the wheel towards the user.
         #[arg(long, default_value_t = 0)]
         wheel: i32,
     },
     /// Wait until the text-mode screen matches a regular expression, and print it.
     WaitText {
-        #[arg(allow_hyphen_values = true)]
-        regex: String,
-        /// Seconds.
-        #[arg(long, default_value_t = 60.0)]
-        timeout: f64,
+        /// The expression, in the syntax of Rust's regex crate.
+        #[arg(allow_hyphen_values = true, value_parser = parse_regex)]
+        regex: Regex,
+        /// How long to wait.
+        #[arg(long, value_name = "SECONDS", default_value = "60", allow_negative_numbers = true,
+              value_parser = parse_seconds)]
+        timeout: Duration,
     },
-    /// Insert a disc; "eject" ejects it.
-    Cdrom { image: PathBuf },
-    /// Insert a diskette; "eject" ejects it.
-    Floppy { image: PathBuf },
+    /// Exchange the disc in the first CD-ROM drive.
+    Cdrom {
+        /// The image, or "eject" to take the disc out.
+        image: PathBuf,
+    },
+    /// Exchange the diskette in the first floppy drive.
+    Floppy {
+        /// The image, or "eject" to take the diskette out.
+        image: PathBuf,
+    },
     /// Stop the machine and its clock.
     Pause,
     /// Let it go on.
@@ -100,7 +119,7 @@ pub struct MachineOptions {
     #[arg(long, value_enum, default_value_t = Engine::Bt)]
     pub engine: Engine,
     /// How ring 3 runs under the bt engine.
-    #[arg(long, value_enum, default_value_t = Ring3::Auto)]
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Ring3::Auto)]
     pub ring3: Ring3,
     /// Print counters at the end, to standard error.
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
@@ -175,6 +194,24 @@ pub struct RunOptions {
     pub machine: MachineOptions,
 }
 
+/// A regular expression; the error is one line.
+fn parse_regex(text: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|e| {
+        let text = e.to_string();
+        let last = text.lines().last().unwrap_or_default();
+        let why = last.strip_prefix("error: ").unwrap_or(last);
+        format!("it is not a regular expression: {why}")
+    })
+}
+
+/// A number of seconds, perhaps with a fraction.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .and_then(|s| Duration::try_from_secs_f64(s).ok())
+        .ok_or_else(|| "it is not a number of seconds, such as 60 or 0.5".into())
+}
+
 /// The value of `--control`.
 fn parse_control(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("unix:") {
@@ -231,7 +268,7 @@ pub enum GuestsCommand {
     },
     /// Boot guests, drive them by their recipes, and print a table of the results; or boot one on
     /// this terminal.
-    #[command(after_help = exit::HELP)]
+    #[command(after_help = exit::GUESTS_HELP)]
     Run(Box<GuestsRunOptions>),
 }
 

@@ -1,6 +1,7 @@
 //! `ring3 ctl`: the other end of the control socket.
 
 use crate::cli::{CtlCommand, CtlOptions};
+use crate::output::print;
 use anyhow::{Context, Result, bail};
 use regex::Regex;
 use ring3_monitor::control::Changes;
@@ -50,9 +51,7 @@ impl Connection {
         Ok((answer, bytes))
     }
 
-    fn wait_text(&mut self, pattern: &str, timeout: f64) -> Result<String> {
-        let regex = Regex::new(pattern).context("not a regular expression")?;
-        let limit = Duration::try_from_secs_f64(timeout).context("not a number of seconds")?;
+    fn wait_text(&mut self, regex: &Regex, limit: Duration) -> Result<String> {
         let start = Instant::now();
         let mut changes = self.changes(None, Duration::ZERO)?;
         let mut text = String::new();
@@ -70,7 +69,8 @@ impl Connection {
             }
             let rest = limit.saturating_sub(start.elapsed());
             if rest.is_zero() {
-                bail!("'{pattern}' did not appear within {timeout} s; the screen shows:\n{text}");
+                let seconds = limit.as_secs_f64();
+                bail!("'{regex}' did not appear within {seconds} s; the screen shows:\n{text}");
             }
             // A screen that changes all the time is looked at now and then.
             std::thread::sleep(LOOK.min(rest));
@@ -100,7 +100,8 @@ pub fn run(options: &CtlOptions) -> Result<ExitCode> {
         }
         CtlCommand::WaitText { regex, timeout } => {
             let text = machine.wait_text(regex, *timeout)?;
-            return print(&text);
+            print(&format!("{text}\n"))?;
+            return Ok(ExitCode::SUCCESS);
         }
         CtlCommand::Sendkey { keys } => Request::Sendkey { keys: keys.clone() },
         CtlCommand::Type { text } => Request::Type {
@@ -130,15 +131,9 @@ pub fn run(options: &CtlOptions) -> Result<ExitCode> {
         CtlCommand::Stats => Request::Stats,
         CtlCommand::Quit => Request::Quit,
     };
-    match machine.ask(&request)?.0.text {
-        Some(text) => print(&text),
-        None => Ok(ExitCode::SUCCESS),
+    if let Some(text) = machine.ask(&request)?.0.text {
+        print(&format!("{text}\n"))?;
     }
-}
-
-fn print(text: &str) -> Result<ExitCode> {
-    // A reader that closed early has what it wanted.
-    let _ = writeln!(std::io::stdout(), "{text}");
     Ok(ExitCode::SUCCESS)
 }
 

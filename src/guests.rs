@@ -2,6 +2,7 @@
 
 use crate::cli::{GuestsCommand, GuestsRunOptions, MachineOptions, Peer};
 use crate::exit;
+use crate::output::print;
 use crate::run;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -11,7 +12,6 @@ use ring3_guests::recipe::Runs;
 use ring3_guests::session::ring3_machine;
 use ring3_guests::suite::{Suite, members, qemu_is_installed};
 use ring3_guests::{Image, Recipe, Refresh, prepare};
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ pub fn run(command: GuestsCommand) -> Result<ExitCode> {
                 Refresh::IfMissing
             };
             let image = prepare(&Cache::default_root()?, &name, refresh)?;
-            let _ = std::io::stdout().write_all(description(&image).as_bytes());
+            print(&description(&image))?;
             Ok(ExitCode::SUCCESS)
         }
         GuestsCommand::Run(options) => {
@@ -144,6 +144,6 @@ fn list() -> Result<ExitCode> {
             }
         }
     }
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

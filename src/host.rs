@@ -1,9 +1,9 @@
 //! `ring3 host`: what this machine offers.
 
 use crate::exit;
+use crate::output::print;
 use anyhow::Result;
 use ring3_monitor::host::HostReport;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Prints the report; the status says whether ring3 can run here.
@@ -29,8 +29,7 @@ pub fn run() -> Result<ExitCode> {
     for (name, value) in &report.facts {
         text.push_str(&format!("  {name:<20} {value}\n"));
     }
-    // A reader that went away wants no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text)?;
     Ok(ExitCode::from(if report.first_error().is_some() {
         exit::ERROR
     } else {

@@ -1,17 +1,19 @@
 //! The `ring3` command.
 //!
-//! Exit statuses are documented in `cli.rs`, where `--help` takes them from.
+//! Exit statuses are documented in `exit.rs`, where `--help` takes them from.
 
 mod cli;
 mod ctl;
 mod exit;
 mod guests;
 mod host;
+mod output;
 mod run;
 mod signals;
 mod terminal;
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -25,7 +27,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ring3: {error:#}");
+            // Whoever closed stderr, or filled its disk, still gets the status.
+            let _ = writeln!(std::io::stderr(), "ring3: {error:#}");
             ExitCode::from(exit::ERROR)
         }
     }

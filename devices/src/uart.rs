@@ -165,12 +165,6 @@ impl Uart {
         self.change_modem(|uart| uart.modem_in = inputs & 0xf0);
     }
 
-    /// DTR and RTS as the guest drives them.
-    #[must_use]
-    pub fn dtr_rts(&self) -> (bool, bool) {
-        (self.mcr & mcr::DTR != 0, self.mcr & mcr::RTS != 0)
-    }
-
     /// The line rate in bits per second that the divisor selects; `None` for divisor 0.
     #[must_use]
     pub fn baud(&self) -> Option<u32> {

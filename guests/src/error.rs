@@ -6,13 +6,8 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// No recipe has this name.
-    #[error("there is no guest named {name:?}; known are {known}")]
-    UnknownGuest {
-        /// What was asked for.
-        name: String,
-        /// Every name there is, comma separated.
-        known: String,
-    },
+    #[error("there is no guest named '{0}': 'ring3 guests list' shows those there are")]
+    UnknownGuest(String),
     /// A recipe that the program carries does not parse: a bug in the recipe.
     #[error("recipe {file} is not valid: {reason}")]
     BadRecipe {

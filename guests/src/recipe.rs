@@ -353,35 +353,22 @@ impl Recipe {
     /// Finds a guest by `NAME` or `NAME/FLAVOUR`; without flavour, its first.
     ///
     /// # Errors
-    /// [`GuestError::UnknownGuest`] with the names there are; [`GuestError::BadRecipe`].
+    /// [`GuestError::UnknownGuest`]; [`GuestError::BadRecipe`].
     pub fn find(name: &str) -> Result<(Self, Flavour), GuestError> {
         let (guest, flavour) = match name.split_once('/') {
             Some((guest, flavour)) => (guest, Some(flavour)),
             None => (name, None),
         };
-        let all = Self::all()?;
-        let mut known = Vec::new();
-        for recipe in all {
-            if recipe.name == guest {
-                let found = match flavour {
-                    Some(wanted) => recipe.flavours.iter().find(|f| f.name == wanted),
-                    None => recipe.flavours.first(),
-                };
-                if let Some(found) = found.cloned() {
-                    return Ok((recipe, found));
-                }
-            }
-            known.extend(
-                recipe
-                    .flavours
-                    .iter()
-                    .map(|f| format!("{}/{}", recipe.name, f.name)),
-            );
-        }
-        Err(GuestError::UnknownGuest {
-            name: name.into(),
-            known: known.join(", "),
-        })
+        let recipe = Self::all()?.into_iter().find(|r| r.name == guest);
+        let found = recipe.and_then(|recipe| {
+            let found = match flavour {
+                Some(wanted) => recipe.flavours.iter().find(|f| f.name == wanted),
+                None => recipe.flavours.first(),
+            };
+            let found = found.cloned()?;
+            Some((recipe, found))
+        });
+        found.ok_or_else(|| GuestError::UnknownGuest(name.into()))
     }
 }
 
@@ -476,7 +463,7 @@ mod tests {
         );
         let error = Recipe::find("debian-486").unwrap_err().to_string();
         assert!(
-            error.contains("debian-486") && error.contains("debian-686/shell"),
+            error.contains("debian-486") && error.contains("guests list"),
             "{error}"
         );
     }

@@ -1,9 +1,10 @@
 //! Our own guests, one per CPU feature, assembled by nasm.
 //!
 //! `screen.asm` is a diskette (`recipes/screen.toml`). Each of the others is a bzImage of a few KiB
-//! (`guests/tiny/boot.inc` has the header and says how it is entered), so that any loader of the Linux boot protocol runs it. It prints `PASS name` or
-//! `FAIL name: what` for each check on the first serial port and on port 0xE9, and ends by the
-//! debug-exit port.
+//! (`guests/tiny/boot.inc` has the header and says how it is entered), so that any loader of the
+//! Linux boot protocol runs it. It prints `PASS name` or `FAIL name: what` for each check on the
+//! first serial port and on port 0xE9, and ends by the debug-exit port (0x501, QEMU's
+//! `isa-debug-exit`, one byte wide: writing `v` ends the machine with status `v << 1 | 1`).
 
 use crate::GuestError;
 use crate::cache::{Cache, hexadecimal};
@@ -11,10 +12,6 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-
-/// The debug-exit port (QEMU's `isa-debug-exit` at this base, one byte wide): writing `v` ends
-/// the machine with status `v << 1 | 1`.
-pub const DEBUG_EXIT_PORT: u16 = 0x501;
 
 /// A file of `guests/tiny/` with its name.
 macro_rules! files {

@@ -56,11 +56,13 @@ pub struct LinuxFiles {
 }
 
 impl LinuxFiles {
-    /// Reads the files. `rsdp`: physical address of the ACPI RSDP, 0 to let the kernel search.
+    /// Reads the files for a guest with `memory` bytes of RAM. `rsdp`: physical address of the ACPI
+    /// RSDP, 0 to let the kernel search.
     /// # Errors
-    /// [`BootError`] for a file that is missing, unreadable or empty.
-    pub fn read(&self, rsdp: u64) -> Result<BootImages, BootError> {
-        BootImages::read(&self.kernel, self.initrd.as_deref(), &self.cmdline, rsdp)
+    /// [`BootError`] for a file that is missing, unreadable, empty or larger than guest memory.
+    pub fn read(&self, rsdp: u64, memory: u64) -> Result<BootImages, BootError> {
+        let initrd = self.initrd.as_deref();
+        BootImages::read(&self.kernel, initrd, &self.cmdline, rsdp, memory)
     }
 }
 

@@ -32,9 +32,8 @@ const CD_ROM: [(usize, usize); 4] = [(1, 0), (1, 1), (0, 1), (0, 0)];
 pub const FIRST_CD_ROM: (usize, usize) = CD_ROM[0];
 
 /// Opens the images and attaches the drives: hard disks from the primary master on, CD-ROM drives
-/// from the secondary master on. There is always a CD-ROM drive if a
-/// place is left, so that a disc can be inserted later. Returns the drives by their paths in
-/// firmware's device tree.
+/// from the secondary master on. There is always a CD-ROM drive if a place is left, so that a disc
+/// can be inserted later. Returns the drives by their paths in firmware's device tree.
 /// # Errors
 /// [`DriveError`] with one sentence that names the image.
 pub fn attach(

@@ -5,8 +5,8 @@ mod offers;
 
 pub use offers::{Offer, offers};
 
+use crate::cpu::cpuid_host::cpuid;
 use std::arch::is_x86_feature_detected;
-use std::os::fd::AsRawFd;
 
 /// A requirement that this host does not meet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,9 +130,7 @@ fn check_xsave() -> Result<String, HostError> {
         return Err(HostError::NoXsave);
     }
     // Leaf 0xD.0: EBX is the size of the image for the features that XCR0 enables now.
-    #[allow(unused_unsafe)] // safe in newer standard libraries
-    // SAFETY: CPUID exists on every x86-64 processor.
-    let bytes = unsafe { core::arch::x86_64::__cpuid_count(0xd, 0) }.ebx;
+    let [_, bytes, ..] = cpuid(0xd, 0);
     if bytes as usize > ring3_translator::state::XSAVE_BYTES {
         return Err(HostError::XsaveTooLarge(bytes));
     }
@@ -144,7 +142,6 @@ fn check_memfd() -> Result<String, HostError> {
     let fd = nix::sys::memfd::memfd_create(c"ring3-check", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
         .map_err(fail)?;
     nix::unistd::ftruncate(&fd, 4096).map_err(fail)?;
-    debug_assert!(fd.as_raw_fd() >= 0);
     Ok("works".into())
 }
 
@@ -179,15 +176,11 @@ fn read_sysctl(path: &str) -> String {
 
 /// CPUID leaves 0x80000002-4: the brand string.
 fn processor_name() -> String {
-    #[allow(unused_unsafe)] // safe in newer standard libraries
-    // SAFETY: CPUID exists on every x86-64 processor.
-    let leaf = |n: u32| unsafe { core::arch::x86_64::__cpuid(n) };
-    if leaf(0x8000_0000).eax < 0x8000_0004 {
+    if cpuid(0x8000_0000, 0)[0] < 0x8000_0004 {
         return "unknown".into();
     }
-    let bytes: Vec<u8> = (0x8000_0002u32..=0x8000_0004)
-        .map(leaf)
-        .flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx])
+    let bytes: Vec<u8> = (0x8000_0002..=0x8000_0004)
+        .flat_map(|leaf| cpuid(leaf, 0))
         .flat_map(u32::to_le_bytes)
         .take_while(|&b| b != 0)
         .collect();

@@ -2,6 +2,7 @@
 
 pub mod acpi;
 pub mod board;
+mod bounded_file;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -22,6 +23,7 @@ pub mod mmu;
 mod notice;
 pub mod paging;
 pub mod rig;
+mod socket;
 pub mod stats;
 pub mod vcpu;
 pub mod window;

@@ -17,6 +17,7 @@ use crate::firmware::smbios::Smbios;
 use crate::firmware::{self, Firmware, FirmwareError, Wishes, mp_table};
 use crate::linux::{self, BootError, BootImages, RealModeKernel};
 use crate::memory::GuestRam;
+use crate::notice::{notice, print};
 use crate::stats::Report;
 use crate::vcpu::{Vcpu, VcpuExit};
 use ring3_devices::vga::VRAM_SIZE;
@@ -122,18 +123,17 @@ impl Machine {
         let drives = drives::attach(&mut board, &config.drives, config.snapshot)?;
         board.set_cmos(firmware::cmos(first, board.floppy_kinds()));
         let mut model = CpuModel::host_default().with_apic(true);
-        model.tsc_hz = clock.tsc_hz();
         let direct = config.engine == EngineKind::Bt && config.ring3 != Ring3Policy::Translate;
         if direct && host_support().is_ok() && !sysenter_traps() {
             model = model.without_sysenter();
         }
-        let mhz = u16::try_from(model.tsc_hz / 1_000_000).unwrap_or(u16::MAX);
+        let mhz = u16::try_from(clock.tsc_hz() / 1_000_000).unwrap_or(u16::MAX);
         let smbios = Smbios::new(config.memory, mhz, model.identity());
         let mut rom = None;
         let start = match &config.boot {
             BootSource::Linux(files) => {
                 let acpi = acpi::build(&board.acpi_hardware());
-                let images = files.read(u64::from(acpi.rsdp))?;
+                let images = files.read(u64::from(acpi.rsdp), config.memory)?;
                 images.check(config.memory)?;
                 let mp = mp_table::build(&board.acpi_hardware(), model.identity(), MP_AT);
                 Start::Linux {
@@ -152,7 +152,7 @@ impl Machine {
                 let firmware = Firmware::read(bios, vgabios)?;
                 let kernel = kernel
                     .as_ref()
-                    .map(|files| RealModeKernel::new(&files.read(0)?, config.memory))
+                    .map(|files| RealModeKernel::new(&files.read(0, config.memory)?, config.memory))
                     .transpose()?;
                 let wishes = Wishes {
                     memory: config.memory,
@@ -272,7 +272,7 @@ impl Machine {
         if self.config.engine == EngineKind::Bt {
             let (_, core) = self.vcpu.parts_mut();
             if let Err(why) = core.direct.start(self.config.ring3, &self.ram) {
-                eprintln!("ring3: {why}; ring 3 stays translated");
+                notice(&format!("{why}; ring 3 stays translated"));
             }
         }
         let ports = std::mem::take(&mut self.ports);
@@ -313,8 +313,8 @@ impl Machine {
         if let Some(format) = self.config.stats {
             let report = Report::collect(&self.vcpu, &self.clock);
             match format {
-                StatsFormat::Table => eprint!("{report}"),
-                StatsFormat::Json => eprintln!("{}", report.json()),
+                StatsFormat::Table => print(&report.to_string()),
+                StatsFormat::Json => print(&format!("{}\n", report.json())),
             }
         }
         let outcome = outcome?;
@@ -390,8 +390,7 @@ impl Machine {
                     let _ = to.try_send(core.mmu.harvest_video(st));
                 }
                 Order::Stats(to) => {
-                    let _ =
-                        to.try_send(Report::collect(&self.vcpu, &self.clock).json().to_string());
+                    let _ = to.try_send(Report::collect(&self.vcpu, &self.clock).json());
                 }
             }
         }

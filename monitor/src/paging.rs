@@ -30,6 +30,10 @@ pub struct Page {
     pub entries: [u64; 2],
 }
 
+/// Where an entry points: bits 12-51.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Bits of table entries. Intel SDM vol. 3A, tables 4-4 to 4-11.
 mod pte {
     pub(super) const P: u64 = 1;
     pub(super) const W: u64 = 2;
@@ -61,11 +65,99 @@ pub struct Walk {
     pub commit: bool,
 }
 
-/// Where an entry was read and how wide it is.
-#[derive(Clone, Copy)]
+/// A table entry that a walk used.
+#[derive(Clone, Copy, Default)]
 struct Entry {
+    /// Its guest-physical address.
     at: u64,
     value: u64,
+}
+
+/// What the tables hold for a linear address.
+struct Path {
+    /// The entries used, directory first; the last is the leaf.
+    entries: [Entry; 2],
+    count: usize,
+    /// Bytes of the page.
+    size: u64,
+}
+
+impl Path {
+    fn large(directory: Entry, size: u64) -> Self {
+        Self {
+            entries: [directory, Entry::default()],
+            count: 1,
+            size,
+        }
+    }
+
+    fn small(directory: Entry, table: Entry) -> Self {
+        Self {
+            entries: [directory, table],
+            count: 2,
+            size: 0x1000,
+        }
+    }
+}
+
+/// Follows the tables of 32-bit paging. Intel SDM vol. 3A, 4.3.
+/// # Errors
+/// Bits of the page fault's error code: an entry is absent (0) or has reserved bits set.
+fn follow_32(st: &GuestState, ram: &GuestRam, lin: u32) -> Result<Path, u32> {
+    let read = |at: u64| {
+        let value = u64::from(ram.read_u32(at));
+        if value & pte::P == 0 {
+            return Err(0u32);
+        }
+        Ok(Entry { at, value })
+    };
+    let pde = read((st.cr3 & 0xffff_f000) + u64::from(lin >> 22) * 4)?;
+    if pde.value & pte::PS != 0 && st.cr4 & cr4::PSE != 0 {
+        // Without PSE-36, bits 13-21 are reserved.
+        if pde.value & 0x3f_e000 != 0 {
+            return Err(error::P | error::RSVD);
+        }
+        return Ok(Path::large(pde, 0x40_0000));
+    }
+    let table = read((pde.value & 0xffff_f000) + u64::from((lin >> 12) & 0x3ff) * 4)?;
+    Ok(Path::small(pde, table))
+}
+
+/// Follows the tables of PAE paging. Intel SDM vol. 3A, 4.4.
+/// # Errors
+/// As [`follow_32`].
+fn follow_pae(
+    st: &GuestState,
+    ram: &GuestRam,
+    lin: u32,
+    phys_bits: u32,
+    nx_on: bool,
+) -> Result<Path, u32> {
+    let reserved = (!0u64 << phys_bits) & !pte::NX | if nx_on { 0 } else { pte::NX };
+    let read = |at: u64| {
+        let value = ram.read_u64(at);
+        if value & pte::P == 0 {
+            return Err(0u32);
+        }
+        if value & reserved != 0 {
+            return Err(error::P | error::RSVD);
+        }
+        Ok(Entry { at, value })
+    };
+    let pdpte = st.pdpte[(lin >> 30) as usize];
+    if pdpte & pte::P == 0 {
+        return Err(0);
+    }
+    let pde = read((pdpte & ADDRESS) + u64::from((lin >> 21) & 0x1ff) * 8)?;
+    if pde.value & pte::PS != 0 {
+        // Bits 13-20 are reserved.
+        if pde.value & 0x1f_e000 != 0 {
+            return Err(error::P | error::RSVD);
+        }
+        return Ok(Path::large(pde, 0x20_0000));
+    }
+    let table = read((pde.value & ADDRESS) + u64::from((lin >> 12) & 0x1ff) * 8)?;
+    Ok(Path::small(pde, table))
 }
 
 /// Walks the tables for `lin`. `phys_bits` is the width of physical addresses.
@@ -90,7 +182,8 @@ pub fn walk(
             entries: [u64::MAX; 2],
         });
     }
-    let nx_on = st.cr4 & cr4::PAE != 0 && st.msr.efer & efer::NXE != 0;
+    let pae = st.cr4 & cr4::PAE != 0;
+    let nx_on = pae && st.msr.efer & efer::NXE != 0;
     let fault = |extra: u32| {
         let mut code = extra;
         if walk.access == Access::Write {
@@ -104,64 +197,14 @@ pub fn walk(
         }
         Fault::page(u64::from(lin), code)
     };
-    let mut levels = [Entry { at: 0, value: 0 }; 2];
-    let (count, size) = if st.cr4 & cr4::PAE != 0 {
-        let pdpte = st.pdpte[(lin >> 30) as usize];
-        if pdpte & pte::P == 0 {
-            return Err(fault(0));
-        }
-        let reserved = (!0u64 << phys_bits) & !pte::NX | if nx_on { 0 } else { pte::NX };
-        let pd = pdpte & 0x000f_ffff_ffff_f000;
-        let at = pd + u64::from((lin >> 21) & 0x1ff) * 8;
-        levels[0] = Entry {
-            at,
-            value: ram.read_u64(at),
-        };
-        let pde = levels[0].value;
-        if pde & pte::P == 0 {
-            return Err(fault(0));
-        }
-        if pde & reserved != 0 || (pde & pte::PS != 0 && pde & 0x1f_e000 != 0) {
-            return Err(fault(error::P | error::RSVD));
-        }
-        if pde & pte::PS != 0 {
-            (1, 0x20_0000)
-        } else {
-            let at = (pde & 0x000f_ffff_ffff_f000) + u64::from((lin >> 12) & 0x1ff) * 8;
-            let value = ram.read_u64(at);
-            if value & pte::P == 0 {
-                return Err(fault(0));
-            }
-            if value & reserved != 0 {
-                return Err(fault(error::P | error::RSVD));
-            }
-            levels[1] = Entry { at, value };
-            (2, 0x1000)
-        }
+    let path = if pae {
+        follow_pae(st, ram, lin, phys_bits, nx_on)
     } else {
-        let at = (st.cr3 & 0xffff_f000) + u64::from(lin >> 22) * 4;
-        let pde = u64::from(ram.read_u32(at));
-        levels[0] = Entry { at, value: pde };
-        if pde & pte::P == 0 {
-            return Err(fault(0));
-        }
-        if pde & pte::PS != 0 && st.cr4 & cr4::PSE != 0 {
-            if pde & 0x3f_e000 != 0 {
-                // Without PSE-36, bits 13-21 are reserved.
-                return Err(fault(error::P | error::RSVD));
-            }
-            (1, 0x40_0000)
-        } else {
-            let at = (pde & 0xffff_f000) + u64::from((lin >> 12) & 0x3ff) * 4;
-            let value = u64::from(ram.read_u32(at));
-            if value & pte::P == 0 {
-                return Err(fault(0));
-            }
-            levels[1] = Entry { at, value };
-            (2, 0x1000)
-        }
-    };
-    let used = &levels[..count];
+        follow_32(st, ram, lin)
+    }
+    .map_err(fault)?;
+    let size = path.size;
+    let used = &path.entries[..path.count];
     let all = used.iter().fold(!0u64, |a, e| a & e.value);
     let any = used.iter().fold(0u64, |a, e| a | e.value);
     let user = all & pte::U != 0;
@@ -187,7 +230,7 @@ pub fn walk(
     if !allowed {
         return Err(fault(error::P));
     }
-    let leaf = used[count - 1];
+    let leaf = used[path.count - 1];
     let wants_dirty = walk.access == Access::Write;
     if walk.commit {
         for e in used {
@@ -202,12 +245,8 @@ pub fn walk(
         return Err(fault(0));
     }
     let dirty = leaf.value & pte::D != 0 || (walk.commit && wants_dirty);
-    let frame = leaf.value & 0x000f_ffff_ffff_f000 & !(size - 1);
-    let frame = if st.cr4 & cr4::PAE == 0 {
-        frame & 0xffff_ffff
-    } else {
-        frame
-    };
+    // An entry of 32-bit paging has no higher bits.
+    let frame = leaf.value & ADDRESS & !(size - 1);
     Ok(Page {
         phys: frame | (u64::from(lin) & (size - 1)),
         size,

@@ -131,8 +131,9 @@ impl Window {
             .is_some_and(|(start, r)| lin < start + r.len && r.writable)
     }
 
-    /// Maps `len` bytes of memory at `phys`, all of one [`GuestRam::region`], to linear address `lin` (all page aligned), replacing
-    /// what was there. Watched pages become read-only. `page` is the size of the guest's pages.
+    /// Maps `len` bytes of memory at `phys`, all of one [`GuestRam::region`], to linear address
+    /// `lin` (all page aligned), replacing what was there. Watched pages become read-only. `page` is
+    /// the size of the guest's pages.
     /// # Errors
     /// When the host refuses; the range is unmapped then.
     #[allow(clippy::too_many_arguments)] // one mapping's facts, used at two places

@@ -9,6 +9,8 @@ pub mod reg {
     pub const RAX: u8 = 0;
     /// rcx.
     pub const RCX: u8 = 1;
+    /// rbp.
+    pub const RBP: u8 = 5;
     /// rsi.
     pub const RSI: u8 = 6;
     /// rdi.
@@ -31,6 +33,26 @@ pub mod reg {
     pub const R15: u8 = 15;
 }
 
+/// Conditions as opcodes encode them. Intel SDM vol. 1, appendix B.
+pub mod cond {
+    /// Equal, zero.
+    pub const E: u8 = 4;
+    /// Not equal, not zero.
+    pub const NE: u8 = 5;
+}
+
+/// Opcodes of branches with an 8-bit displacement, for [`CodeBuf::short`].
+pub mod short {
+    /// JE.
+    pub const JE: u8 = 0x74;
+    /// JNE.
+    pub const JNE: u8 = 0x75;
+    /// JRCXZ.
+    pub const JRCXZ: u8 = 0xe3;
+    /// JMP.
+    pub const JMP: u8 = 0xeb;
+}
+
 /// A host memory operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostMem {
@@ -45,15 +67,30 @@ pub struct HostMem {
 }
 
 impl HostMem {
+    /// `[base + disp]`.
+    #[must_use]
+    pub const fn at(base: u8, disp: i32) -> Self {
+        Self {
+            base: Some(base),
+            index: None,
+            disp,
+            window: false,
+        }
+    }
+    /// `[base + index * scale + disp]`; `index` is the register and its scale.
+    #[must_use]
+    pub const fn indexed(base: u8, index: (u8, u8), disp: i32) -> Self {
+        Self {
+            base: Some(base),
+            index: Some(index),
+            disp,
+            window: false,
+        }
+    }
     /// A field of `GuestState`.
     #[must_use]
     pub const fn state(offset: i32) -> Self {
-        Self {
-            base: Some(reg::R15),
-            index: None,
-            disp: offset,
-            window: false,
-        }
+        Self::at(reg::R15, offset)
     }
     /// True if encoding it needs a REX prefix.
     #[must_use]
@@ -241,11 +278,6 @@ impl CodeBuf {
         self.bytes(&[0xe9]);
         self.rel32(Target::Absolute(to));
     }
-    /// `jcc` to a host address.
-    pub fn jcc_abs(&mut self, cc: u8, to: u64) {
-        self.bytes(&[0x0f, 0x80 | cc]);
-        self.rel32(Target::Absolute(to));
-    }
     /// `call` of a host address.
     pub fn call_abs(&mut self, to: u64) {
         self.bytes(&[0xe8]);
@@ -280,7 +312,7 @@ impl CodeBuf {
     fn open_zero_test(&mut self, source32: u8) -> u32 {
         self.mov_rr(Width::B8, reg::R10, reg::RCX);
         self.mov_rr(Width::B4, reg::RCX, source32);
-        let zero = self.short(0xe3);
+        let zero = self.short(short::JRCXZ);
         self.mov_rr(Width::B8, reg::RCX, reg::R10);
         zero
     }
@@ -361,6 +393,12 @@ impl CodeBuf {
         }
     }
 
+    /// `jmp` or `call` to the host address in 64 bits of memory.
+    pub fn transfer(&mut self, m: &HostMem, call: bool) {
+        // FF /2 and /4 have 64-bit operands without REX.W.
+        self.op_mem(Width::B4, &[0xff], if call { 2 } else { 4 }, m);
+    }
+
     /// `mov reg, mem` (zero-extending for 8 and 16 bits).
     pub fn load(&mut self, width: Width, reg: u8, m: &HostMem) {
         match width {
@@ -394,15 +432,7 @@ impl CodeBuf {
     }
     /// `lea reg32, [reg + n]`.
     pub fn add_const(&mut self, reg: u8, n: i32) {
-        self.lea32(
-            reg,
-            HostMem {
-                base: Some(reg),
-                index: None,
-                disp: n,
-                window: false,
-            },
-        );
+        self.lea32(reg, HostMem::at(reg, n));
     }
     /// `mov dst, src` between registers.
     pub fn mov_rr(&mut self, width: Width, dst: u8, src: u8) {

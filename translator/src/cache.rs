@@ -11,7 +11,7 @@ use crate::asm::{CodeBuf, Half};
 use crate::classify::{FeatureSet, Table};
 use crate::code_memory::CodeMemory;
 use crate::large_pages::list;
-use crate::lower::{Lower, Scratch, Site, UnitInfo};
+use crate::lower::{Entries, Lower, Scratch, Site, UnitInfo};
 use crate::mode::Mode;
 use crate::prelude::{self, Stubs};
 use crate::scan::{MAX_INSTRUCTIONS, ScanError, Scanned, scan};
@@ -21,6 +21,9 @@ use hashbrown::{HashMap, HashSet};
 use iced_x86::{Encoder, InstructionInfoFactory};
 use std::io;
 use std::time::Instant;
+
+/// Bytes that no unit exceeds.
+const UNIT_ROOM: usize = 64 << 10;
 
 /// A translated unit.
 struct Unit {
@@ -119,7 +122,6 @@ pub struct Translator {
     marks: Vec<(u32, u32)>,
     adapted: HashSet<u64>,
     stats: TranslatorStats,
-    timed: bool,
     /// Where to roll back to before the next translation: the last one was for one use.
     once: Option<Checkpoint>,
     #[cfg(feature = "mutation")]
@@ -171,7 +173,6 @@ impl Translator {
             marks: list(6 * size / BYTES_PER_UNIT),
             adapted: HashSet::new(),
             stats: TranslatorStats::default(),
-            timed: true,
             once: None,
             #[cfg(feature = "mutation")]
             mutation: None,
@@ -269,13 +270,13 @@ impl Translator {
     /// True if a unit of the usual size still fits; if not, flush before translating.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.used + 64 * 1024 < self.memory.size()
+        self.used + UNIT_ROOM < self.memory.size()
     }
 
     /// Drops every translation. Only between runs of translated code.
     pub fn flush(&mut self, st: &mut GuestState) {
         self.once = None;
-        self.used = self.scratch_start();
+        self.used = self.first_unit();
         self.units.clear();
         self.by_key.clear();
         self.recent.fill(NO_RECENT);
@@ -288,7 +289,7 @@ impl Translator {
         self.stats.flushes += 1;
     }
 
-    fn scratch_start(&self) -> usize {
+    fn first_unit(&self) -> usize {
         (self.stubs.end - self.memory.address(0)).next_multiple_of(64) as usize
     }
 
@@ -336,38 +337,9 @@ impl Translator {
     }
 
     fn emit(&mut self, source: &Source<'_>) -> Result<UnitId, ScanError> {
-        let started = self.timed.then(Instant::now);
+        let started = Instant::now();
+        let crosses = self.scan(source)?;
         let mode = source.key.mode;
-        let limit = if mode.is_single_instruction() || !source.chain {
-            1
-        } else {
-            MAX_INSTRUCTIONS
-        };
-        let first_page = (PAGE_SIZE - (source.key.phys & (PAGE_SIZE - 1))) as usize;
-        let in_page = source.bytes.len().min(first_page);
-        let attempt = scan(
-            &source.bytes[..in_page],
-            source.key.eip,
-            mode.code32(),
-            limit,
-            &self.table,
-            &mut self.scanned,
-        );
-        let mut crosses = false;
-        if attempt.is_err() {
-            if in_page == source.bytes.len() {
-                return Err(ScanError::NeedMoreBytes);
-            }
-            scan(
-                source.bytes,
-                source.key.eip,
-                mode.code32(),
-                1,
-                &self.table,
-                &mut self.scanned,
-            )?;
-            crosses = true;
-        }
         let unit_info = UnitInfo {
             mode,
             eip: source.key.eip,
@@ -389,36 +361,57 @@ impl Translator {
             unit_info,
         );
         let entries = lower.run(&self.scanned);
-        let id = UnitId(self.units.len() as u32);
-        let start = self.used;
-        let base = self.memory.address(start);
-        self.scratch.buf.finish(base, &mut self.finished);
-        let written = self.memory.write(start, &self.finished);
-        debug_assert!(written, "has_room() was checked by the caller");
-        self.used = (start + self.finished.len()).next_multiple_of(16);
+        let second_page = if crosses { source.second_page } else { None };
+        let id = self.place(source.key, second_page, &entries);
+        self.stats.time += started.elapsed();
+        Ok(id)
+    }
 
-        let hot = self.scratch.buf.hot_len();
-        let at =
-            |half: Half, pos: u32| start as u32 + pos + if half == Half::Cold { hot } else { 0 };
+    /// Scans a unit into `scanned`; true if its only instruction crosses a page.
+    fn scan(&mut self, source: &Source<'_>) -> Result<bool, ScanError> {
+        let Key { phys, eip, mode } = source.key;
+        let limit = if mode.is_single_instruction() || !source.chain {
+            1
+        } else {
+            MAX_INSTRUCTIONS
+        };
+        let first_page = (PAGE_SIZE - (phys & (PAGE_SIZE - 1))) as usize;
+        let in_page = source.bytes.len().min(first_page);
+        let (table, out) = (&self.table, &mut self.scanned);
+        let code32 = mode.code32();
+        match scan(&source.bytes[..in_page], eip, code32, limit, table, out) {
+            Ok(()) => Ok(false),
+            Err(error) if in_page == source.bytes.len() => Err(error),
+            Err(_) => scan(source.bytes, eip, code32, 1, table, out).map(|()| true),
+        }
+    }
+
+    /// Puts the lowered unit behind the last one and enters it into the lists.
+    fn place(&mut self, key: Key, second_page: Option<u64>, entries: &Entries) -> UnitId {
+        let id = UnitId(self.units.len() as u32);
+        let start = self.used as u32;
+        let base = self.memory.address(self.used);
+        self.scratch.buf.finish(base, &mut self.finished);
+        let written = self.memory.write(self.used, &self.finished);
+        debug_assert!(written, "has_room() was checked by the caller");
+        self.used = (self.used + self.finished.len()).next_multiple_of(16);
+
+        let buf = &self.scratch.buf;
+        let hot = buf.hot_len();
+        let at = |half: Half, pos: u32| start + pos + if half == Half::Cold { hot } else { 0 };
         // Hot marks first, then cold ones: each list is already in order.
         for half in [Half::Hot, Half::Cold] {
-            self.marks.extend(
-                self.scratch
-                    .marks
-                    .iter()
-                    .filter(|m| m.0 == half)
-                    .map(|m| (at(m.0, m.1), m.2)),
-            );
+            let marks = self.scratch.marks.iter().filter(|m| m.0 == half);
+            self.marks.extend(marks.map(|m| (at(m.0, m.1), m.2)));
         }
         let first_site = self.sites.len() as u32;
         self.sites.extend_from_slice(&self.scratch.sites);
         let first_link = self.links.len() as u32;
         for l in &self.scratch.links {
-            let stub = start as u32 + self.scratch.buf.offset_of(l.stub);
             self.links.push(Link {
                 from: id,
                 field: at(l.half, l.at),
-                stub,
+                stub: start + buf.offset_of(l.stub),
                 target_eip: l.target,
                 cross: l.cross,
                 to: None,
@@ -428,16 +421,15 @@ impl Translator {
         }
         let len: u32 = self.scanned.iter().map(|s| s.insn.len() as u32).sum();
         let instructions = self.scanned.len() as u32;
-        let second_page = if crosses { source.second_page } else { None };
         self.units.push(Unit {
-            key: source.key,
+            key,
             len: len.max(1),
             second_page,
-            start: start as u32,
+            start,
             size: self.finished.len() as u32,
             hot,
-            indirect: start as u32 + self.scratch.buf.offset_of(entries.indirect),
-            body: start as u32 + self.scratch.buf.offset_of(entries.body),
+            indirect: start + buf.offset_of(entries.indirect),
+            body: start + buf.offset_of(entries.body),
             instructions,
             incoming: NO_LINK,
             links: first_link..self.links.len() as u32,
@@ -448,10 +440,7 @@ impl Translator {
         self.stats.instructions += u64::from(instructions);
         self.stats.guest_bytes += u64::from(len);
         self.stats.host_bytes += self.finished.len() as u64;
-        if let Some(t) = started {
-            self.stats.time += t.elapsed();
-        }
-        Ok(id)
+        id
     }
 
     /// The guest instruction that a host address belongs to.

@@ -14,6 +14,7 @@ pub type HelperFn = extern "C" fn(*mut GuestState, u32, u32, u64) -> u32;
 pub const CONTINUE: u32 = 0;
 /// Return to the run loop.
 pub const LEAVE: u32 = 1;
+
 /// Entries of `GuestState::helpers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -33,8 +34,8 @@ pub enum Helper {
 }
 
 /// What a soft access or segment check is about, packed in 32 bits: size in bits 0-15, segment in
-/// 16-18, write in 24, read-modify-write in 25,
-/// alignment to the size required in 26, unless MXCSR.MM is set in 27.
+/// 16-18, write in 24, read-modify-write in 25, alignment to the size required in 26, unless
+/// MXCSR.MM is set in 27.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct AccessInfo(pub u32);

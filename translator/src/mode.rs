@@ -8,8 +8,8 @@ use crate::state::{GuestState, SegClass, SegReg, cr0, cr4, eflags};
 /// Bits: 0-1 CPL; 2 protected; 3 V8086; 4 CS.D (32-bit code); 5 SS.B (32-bit stack); 6 TF;
 /// 7 CR0.EM or TS (x87 traps); 8 CR0.TS (MMX/SSE trap); 9 OSFXSR; 10 OSXSAVE with AVX in XCR0;
 /// 11 single-instruction unit; 12 CR0.MP and TS (WAIT traps); 13 CR0.EM; 14 CS.limit is at least
-/// FFFFh; 16-17 class of ES; 18-19 of CS;
-/// 20-21 of SS; 22-23 of DS. FS and GS are checked at run time in protected mode.
+/// FFFFh; 16-17 class of ES; 18-19 of CS; 20-21 of SS; 22-23 of DS. FS and GS are checked at run
+/// time in protected mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Mode(pub u32);

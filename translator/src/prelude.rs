@@ -1,9 +1,10 @@
 //! The fixed code at the start of the cache: entry, exits, helper thunks, lookups.
 //!
 //! Invariants: in the cache r15 is `GuestState`, r12 the guest's ESP, rsp a bounded return stack;
-//! r8-r11, r13, r14 are scratch; helper thunks preserve r8 and r11. `GuestState::host_rsp` is the monitor's stack, 16-byte aligned.
+//! r8-r11, r13, r14 are scratch; helper thunks preserve r8 and r11. `GuestState::host_rsp` is the
+//! monitor's stack, 16-byte aligned.
 
-use crate::asm::{CodeBuf, Half};
+use crate::asm::{CodeBuf, Half, HostMem, cond, reg, short};
 use crate::helper::Helper;
 use crate::state::{ExitKind, GuestState, eflags};
 use dynasmrt::{DynasmApi, dynasm};
@@ -24,6 +25,13 @@ pub const fn gpr_off(n: usize) -> i32 {
 #[must_use]
 pub const fn jump_cache_off(table: usize) -> i32 {
     off!(jump_cache) + (table * crate::state::JUMP_CACHE_ENTRIES * 8) as i32
+}
+
+/// Emits a `jmp` or `call` to a constant EIP through jump cache `table`. Clobbers r13.
+pub(crate) fn jump_by_cache(c: &mut CodeBuf, table: usize, eip: u32, call: bool) {
+    c.mov_imm(reg::R13, eip);
+    let slot = jump_cache_off(table) + (eip & 0xffff) as i32 * 8;
+    c.transfer(&HostMem::state(slot), call);
 }
 
 /// Host addresses of the fixed code.
@@ -98,11 +106,11 @@ fn load_flags(c: &mut CodeBuf) {
         ; mov eax, [r15 + off!(arith_flags)]
         ; test eax, eflags::DF as i32
     );
-    let slow = c.short(0x75);
+    let slow = c.short(short::JNE);
     dynasm!(c ; .arch x64
         ; mov ecx, eax ; shr ecx, 11 ; and ecx, 1 ; add cl, 0x7f ; mov ah, al ; sahf
     );
-    let done = c.short(0xeb);
+    let done = c.short(short::JMP);
     c.bind_short(slow);
     // IF is always set on the host; TF, NT and AC must not be taken from the guest.
     dynasm!(c ; .arch x64 ; and eax, eflags::ARITH as i32 ; push rax ; popfq);
@@ -113,7 +121,7 @@ fn load_flags(c: &mut CodeBuf) {
 /// Uses rax and rdx (already saved); changes flags.
 fn save_fpu(c: &mut CodeBuf) {
     dynasm!(c ; .arch x64 ; cmp DWORD [r15 + off!(fpu_live)], 0);
-    let skip = c.short(0x74);
+    let skip = c.short(short::JE);
     dynasm!(c ; .arch x64
         ; mov eax, [r15 + off!(xsave_mask)] ; xor edx, edx
     );
@@ -131,7 +139,7 @@ fn save_fpu(c: &mut CodeBuf) {
         ; stmxcsr [r15 + off!(xsave) + 24]
         ; mov eax, [r15 + off!(xsave) + 24] ; cmp eax, [r15 + off!(host_mxcsr)]
     );
-    let usual = c.short(0x74);
+    let usual = c.short(short::JE);
     dynasm!(c ; .arch x64 ; ldmxcsr [r15 + off!(host_mxcsr)]);
     c.bind_short(usual);
     c.bind_short(skip);
@@ -169,12 +177,12 @@ fn thunk(c: &mut CodeBuf, helper: Helper, result: ThunkResult) {
         ; test eax, eax
     );
     let stay = c.label();
-    c.jcc(0x4, stay);
+    c.jcc(cond::E, stay);
     dynasm!(c ; .arch x64 ; mov DWORD [r15 + off!(exit_kind)], ExitKind::Helper as i32);
     leave(c);
     c.bind(stay);
     dynasm!(c ; .arch x64 ; mov rsp, [r15 + off!(cache_rsp)] ; test r14d, r14d);
-    let no_fpu = c.short(0x74);
+    let no_fpu = c.short(short::JE);
     xrstor(c);
     c.bind_short(no_fpu);
     match result {
@@ -229,7 +237,7 @@ pub fn emit(c: &mut CodeBuf, base: u64) -> Stubs {
         ; mov rsp, [r15 + off!(cache_rsp)]
         ; cmp DWORD [r15 + off!(resume_fpu)], 0
     );
-    let no_fpu = c.short(0x74);
+    let no_fpu = c.short(short::JE);
     xrstor(c);
     c.bind_short(no_fpu);
     load_flags(c);

@@ -1,4 +1,4 @@
-//! Bits of EFLAGS, the control registers and EFER, by the manual's names.
+//! Bits of EFLAGS, control and debug registers, EFER and IA32_APIC_BASE, by the manual's names.
 
 /// EFLAGS bits. Intel SDM vol. 1, 3.4.3.
 pub mod eflags {
@@ -50,6 +50,40 @@ pub mod shadow {
     pub const STI: u8 = 1;
     /// After MOV SS and POP SS: debug exceptions wait too.
     pub const SS: u8 = 2;
+}
+
+/// DR6 bits. Intel SDM vol. 3B, 18.2.3.
+pub mod dr6 {
+    /// B0-B3: the breakpoints that were met.
+    pub const B: u64 = 0xf;
+    /// The next instruction accesses a debug register.
+    pub const BD: u64 = 1 << 13;
+    /// A single step.
+    pub const BS: u64 = 1 << 14;
+    /// A task switch.
+    pub const BT: u64 = 1 << 15;
+    /// The bits that read as one.
+    pub const ONES: u64 = 0xffff_0ff0;
+}
+
+/// DR7 bits. Intel SDM vol. 3B, 18.2.4.
+pub mod dr7 {
+    /// L0-L3, G0-G3: a breakpoint is enabled.
+    pub const ENABLES: u64 = 0xff;
+    /// L0-L3 and LE: what a task switch clears.
+    pub const LOCAL: u64 = 0x155;
+    /// General detect.
+    pub const GD: u64 = 1 << 13;
+    /// The bit that reads as one.
+    pub const ONES: u64 = 1 << 10;
+}
+
+/// IA32_APIC_BASE bits. Intel SDM vol. 3A, 11.4.4.
+pub mod apic_base {
+    /// The bootstrap processor.
+    pub const BSP: u64 = 1 << 8;
+    /// Global enable.
+    pub const ENABLE: u64 = 1 << 11;
 }
 
 /// CR0 bits. Intel SDM vol. 3A, 2.5.

@@ -22,8 +22,8 @@ pub enum ScanError {
     NeedMoreBytes,
 }
 
-/// Longest instruction in bytes. Intel SDM vol. 2, 2.3.11.
-const LONGEST: usize = 15;
+/// Bytes of the longest instruction. Intel SDM vol. 2A, 2.3.11.
+pub const LONGEST: usize = 15;
 
 /// True if what `bytes` begins with is no instruction only because it is longer than 15 bytes: that
 /// raises #GP(0), not #UD. Prefixes alone make instructions so long.
@@ -59,7 +59,9 @@ pub fn too_long(bytes: &[u8], code32: bool) -> bool {
     true
 }
 
-fn is_prefix(byte: u8) -> bool {
+/// True for the bytes that are prefixes in 16- and 32-bit code. Intel SDM vol. 2A, 2.1.1.
+#[must_use]
+pub const fn is_prefix(byte: u8) -> bool {
     matches!(
         byte,
         0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3

@@ -5,7 +5,7 @@
 //! While translated code runs, the general registers and the arithmetic flags live in the host's
 //! registers; they are in this structure whenever Rust code runs (between exits, and in helpers).
 
-pub use crate::register_bits::{cr0, cr4, efer, eflags, shadow};
+pub use crate::register_bits::{apic_base, cr0, cr4, dr6, dr7, efer, eflags, shadow};
 pub use crate::segment::{SegAttr, SegClass, SegReg, Segment, TableReg};
 
 use crate::mode::Mode;
@@ -243,9 +243,22 @@ pub struct GuestState {
     pub mutation: u32,
 }
 
-/// See [`GuestState::bounce`].
+/// See [`GuestState::bounce`]. An access begins at [`BounceBuffer::place`].
 #[repr(C, align(64))]
-pub struct BounceBuffer(pub [u8; 192]);
+pub struct BounceBuffer(pub [u8; Self::ALIGNMENT + Self::MAX_ACCESS]);
+
+impl BounceBuffer {
+    /// Alignment of the buffer, bytes: no instruction asks for more.
+    const ALIGNMENT: usize = 64;
+    /// Bytes of the largest access.
+    pub const MAX_ACCESS: usize = 128;
+
+    /// Where the bytes of an access at linear address `lin` begin: with its own alignment.
+    #[must_use]
+    pub const fn place(lin: u32) -> usize {
+        lin as usize % Self::ALIGNMENT
+    }
+}
 
 /// See [`GuestState::xsave`].
 #[repr(C, align(64))]
@@ -357,7 +370,7 @@ impl GuestState {
     /// run loop looks between them.
     #[must_use]
     pub fn breakpoints_armed(&self) -> bool {
-        self.dr[7] & 0xff != 0
+        self.dr[7] & dr7::ENABLES != 0
     }
     /// True while misaligned accesses raise #AC: then too every instruction is a unit of its own.
     #[must_use]
@@ -461,12 +474,6 @@ impl GuestState {
         }
     }
 
-    /// Index of the soft TLB for the current privilege level.
-    #[must_use]
-    pub fn tlb_index(&self) -> usize {
-        usize::from(self.cpl == 3)
-    }
-
     /// Puts the processor into its state after RESET. Intel SDM vol. 3A, table 10-1. Run-time
     /// fields keep their values.
     pub fn reset(&mut self) {
@@ -483,11 +490,11 @@ impl GuestState {
         self.cr4 = 0;
         self.pdpte = [0; 4];
         self.xcr0 = 1;
-        self.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
+        self.dr = [0, 0, 0, 0, 0, 0, dr6::ONES, dr7::ONES];
         let tsc_offset = self.msr.tsc_offset;
         self.msr = Msrs {
             pat: 0x0007_0406_0007_0406,
-            apic_base: 0xfee0_0900,
+            apic_base: 0xfee0_0000 | apic_base::ENABLE | apic_base::BSP,
             misc_enable: 1,
             tsc_offset,
             ..Msrs::default()

@@ -76,17 +76,6 @@ impl Lapic {
         self.svr & SOFTWARE_ENABLE != 0
     }
 
-    /// The task priority as CR8 shows it (bits 7-4 of the TPR).
-    #[must_use]
-    pub fn cr8(&self) -> u8 {
-        self.tpr >> 4
-    }
-
-    /// Writes CR8.
-    pub fn set_cr8(&mut self, value: u8) {
-        self.tpr = value << 4;
-    }
-
     /// Sets up virtual wire mode as firmware does: enabled, LINT0 takes the 8259's interrupts and
     /// LINT1 the NMI. MultiProcessor Specification 1.4, 3.6.2.2.
     pub fn set_virtual_wire(&mut self) {

@@ -41,7 +41,7 @@ fn task_priority_blocks() {
     write(&mut apic, 0, reg::TPR, 0x50);
     apic.accept(0x5f, false);
     assert_eq!(apic.pending(), None);
-    apic.set_cr8(4);
+    write(&mut apic, 0, reg::TPR, 0x40);
     assert_eq!(apic.pending(), Some(0x5f));
     assert_eq!(read(&mut apic, 0, reg::PPR), 0x40);
 }

@@ -14,8 +14,6 @@ pub mod reg {
     pub const REVISION: u8 = 0x08;
     /// Cache line size.
     pub const CACHE_LINE: u8 = 0x0c;
-    /// Latency timer.
-    pub const LATENCY: u8 = 0x0d;
     /// Header type; bit 7: more than one function.
     pub const HEADER_TYPE: u8 = 0x0e;
     /// First of six base address registers.
@@ -38,8 +36,6 @@ pub mod command {
     pub const MEMORY: u16 = 2;
     /// May master the bus.
     pub const BUS_MASTER: u16 = 4;
-    /// INTx# is disabled (PCI 2.3).
-    pub const INTX_DISABLE: u16 = 0x400;
 }
 
 /// What a base address register maps.
@@ -106,7 +102,6 @@ pub struct ConfigSpace {
     clear_by_one: [u8; 256],
     /// Index 6 is the expansion ROM.
     bars: [Option<Bar>; 7],
-    mapping_changed: bool,
 }
 
 const ROM_BAR: usize = 6;
@@ -129,7 +124,6 @@ impl ConfigSpace {
             writable: [0; 256],
             clear_by_one: [0; 256],
             bars: [None; 7],
-            mapping_changed: false,
         };
         space.set_u16(reg::VENDOR, id.vendor);
         space.set_u16(reg::VENDOR + 2, id.device);
@@ -245,11 +239,6 @@ impl ConfigSpace {
         decoded.then_some((base.into(), size.into()))
     }
 
-    /// Whether a write since the last call may have moved, added or removed a mapping.
-    pub fn take_mapping_changed(&mut self) -> bool {
-        std::mem::take(&mut self.mapping_changed)
-    }
-
     /// Reads `size` (1, 2, 4) bytes; bytes past the end are zero.
     #[must_use]
     pub fn read(&self, offset: u8, size: u8) -> u32 {
@@ -271,12 +260,6 @@ impl ConfigSpace {
             let mask = self.writable[at];
             let old = self.bytes[at];
             self.bytes[at] = (old & !mask | byte & mask) & !(byte & self.clear_by_one[at]);
-        }
-        let touches = |from: u8, len: usize| {
-            start < usize::from(from) + len && start + usize::from(size) > usize::from(from)
-        };
-        if touches(reg::COMMAND, 2) || touches(reg::BAR0, 24) || touches(reg::ROM, 4) {
-            self.mapping_changed = true;
         }
     }
 }

@@ -90,12 +90,6 @@ impl IsaBridge {
             .filter_map(|pirq| self.route(pirq))
             .fold(0, |lines, irq| lines | 1 << irq)
     }
-
-    /// The interrupt lines that any PIRQ is routed to.
-    #[must_use]
-    pub fn routed(&self) -> u16 {
-        self.asserted([true; 4])
-    }
 }
 
 impl PciFunction for IsaBridge {

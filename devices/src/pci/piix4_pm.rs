@@ -24,11 +24,6 @@ impl Default for PowerManagement {
 }
 
 impl PowerManagement {
-    /// Ports of the power management register block.
-    pub const PM_SIZE: u16 = 64;
-    /// Ports of the SMBus register block.
-    pub const SMBUS_SIZE: u16 = 16;
-
     /// The function after reset: no block is decoded.
     #[must_use]
     pub fn new() -> Self {

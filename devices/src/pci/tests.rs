@@ -121,7 +121,7 @@ fn smram_lock_closes_and_freezes() {
 #[test]
 fn pirq_routing_follows_the_registers() {
     let mut isa = IsaBridge::new();
-    assert_eq!(isa.routed(), 0);
+    assert_eq!(isa.asserted([true; 4]), 0);
     isa.write_config(0x60, 4, 0x0d0b_0b0a);
     assert_eq!(
         (isa.route(0), isa.route(1), isa.route(3)),
@@ -189,7 +189,6 @@ fn base_addresses_size_and_map() {
     space.write(0x10, 4, 0xe000_0000);
     space.write(0x14, 4, 0xc000);
     space.write(0x30, 4, 0xf000_0001);
-    assert!(space.take_mapping_changed() && !space.take_mapping_changed());
     assert_eq!(space.mapping(0), Some((0xe000_0000, 0x100_0000)));
     assert_eq!(space.mapping(1), Some((0xc000, 16)));
     assert_eq!(space.mapping(6), Some((0xf000_0000, 0x1_0000)));

@@ -92,12 +92,6 @@ impl Pit {
         on.then(|| (1_193_182 / period.max(1)) as u32)
     }
 
-    /// Whether the guest has disabled the parity or channel-check NMI (bits 2 and 3 of port 61h).
-    #[must_use]
-    pub fn nmi_disables(&self) -> u8 {
-        self.port61 & 0x0c
-    }
-
     /// Counts the edge that a register write itself makes, and samples OUT 0.
     fn update(&mut self, before: bool) {
         self.out0 = self.counters[0].out(self.tick);

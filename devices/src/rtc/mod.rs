@@ -7,9 +7,11 @@
 mod calendar;
 mod spec;
 
+pub use spec::CENTURY;
+
 use crate::bus::{BytePorts, Nanos, OPEN_BUS, SECOND, Timed};
 use calendar::Fields;
-use spec::{CENTURY, reg, reg_a, reg_b, reg_c, reg_d};
+use spec::{reg, reg_a, reg_b, reg_c, reg_d};
 
 /// Bytes of battery-backed memory, the clock's registers included.
 pub const CMOS_SIZE: usize = 128;
@@ -263,9 +265,6 @@ impl BytePorts for Rtc {
         }
     }
 }
-
-/// The CMOS byte of the century, which the fixed ACPI table names to the guest.
-pub const CENTURY_REGISTER: u8 = CENTURY;
 
 #[cfg(test)]
 mod tests;

@@ -5,17 +5,16 @@
 //! APIC is disabled. A base address inside RAM is not decoded: RAM answers there.
 
 use super::wiring::{HPET_BASE, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE};
-use ring3_devices::bus::{MmioDevice, Nanos};
+use ring3_devices::bus::{MmioDevice, Nanos, Timed};
 use ring3_devices::hpet::Hpet;
 use ring3_devices::ioapic::IoApic;
 use ring3_devices::lapic::{Delivery, Lapic, Target};
+use ring3_translator::state::apic_base;
 
 /// Bytes that each of them decodes.
 const WINDOW: u64 = 0x1000;
 /// Bytes that the HPET decodes.
 const HPET_WINDOW: u64 = 0x400;
-/// IA32_APIC_BASE: global enable.
-const GLOBAL_ENABLE: u64 = 1 << 11;
 /// Page that no chip decodes.
 const NOWHERE: u64 = u64::MAX;
 
@@ -57,7 +56,7 @@ impl Apics {
 
     /// The processor wrote IA32_APIC_BASE.
     pub fn set_base(&mut self, value: u64) {
-        let on = value & GLOBAL_ENABLE != 0;
+        let on = value & apic_base::ENABLE != 0;
         let was_on = self.base != NOWHERE;
         self.base = if on { value & !0xfff } else { NOWHERE };
         if was_on && !on {
@@ -148,14 +147,12 @@ impl Apics {
 
     /// Brings timers to `now`.
     pub fn advance(&mut self, now: Nanos) {
-        use ring3_devices::bus::Timed;
         self.local.advance(now);
         self.hpet.advance(now);
     }
 
     /// The earliest time at which a timer may change an output.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        use ring3_devices::bus::Timed;
         match (self.local.next_deadline(), self.hpet.next_deadline()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -5,6 +5,7 @@ use super::console::EscapeFilter;
 use super::io_thread::Source;
 use super::sink::Sink;
 use crate::config::{SERIAL_PORTS, SerialSpec};
+use crate::socket;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use std::fs::OpenOptions;
@@ -28,7 +29,7 @@ pub enum SerialError {
         source: std::io::Error,
     },
     /// The socket.
-    #[error("cannot listen on the Unix socket {} (remove it if no other machine uses it)", path.display())]
+    #[error("cannot listen on the Unix socket {}", path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
@@ -156,7 +157,7 @@ impl SerialBackend {
                     path: path.clone(),
                     source,
                 };
-                let socket = UnixListener::bind(path).map_err(fail)?;
+                let socket = socket::listen(path).map_err(fail)?;
                 let listener = Listener {
                     socket,
                     path: path.clone(),

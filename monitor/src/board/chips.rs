@@ -3,7 +3,7 @@
 use super::apic::Apics;
 use super::pci::PciBus;
 use super::wires::Wires;
-use super::wiring::{CMOS_CENTURY, IRQ_SCI, PIRQ_LINES, SERIAL, Slot, cmos_memory};
+use super::wiring::{IRQ_SCI, PIRQ_LINES, SERIAL, Slot, cmos_memory};
 use super::{BoardConfig, MachineRequest};
 use crate::clock::VmClock;
 use ring3_devices::acpi_pm::{AcpiPm, SleepRequest, TimerWidth};
@@ -62,11 +62,10 @@ impl Chips {
         for (index, value) in cmos_memory(config.memory) {
             cmos[index] = value;
         }
-        debug_assert!(usize::from(CMOS_CENTURY) < cmos.len());
-        let mut pic = PicPair::new();
         for &(index, value) in &config.cmos {
-            rtc.cmos_mut()[usize::from(index & 0x7f)] = value;
+            cmos[usize::from(index & 0x7f)] = value;
         }
+        let mut pic = PicPair::new();
         if !config.firmware {
             let level = PIRQ_LINES
                 .iter()

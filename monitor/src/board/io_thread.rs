@@ -158,8 +158,8 @@ struct Port {
 }
 
 impl IoThread {
-    /// Starts the thread. `debug_log` takes the debug console's output. `ports` have host sides; those
-    /// without one lose their output.
+    /// Starts the thread. `ports` have host sides; those without one lose their output. `debug_log`
+    /// takes the debug console's output.
     /// # Errors
     /// If the host gives no thread or descriptor.
     pub fn spawn(

@@ -29,9 +29,8 @@ pub use io_thread::{IoHandle, IoThread, IoWaker, Kick};
 pub use outlets::HostPort;
 pub use stop::{StopHandle, StopReason};
 pub use wiring::{
-    CMOS_CENTURY, FIRMWARE_PM_BASE, HPET_BASE, IOAPIC_BASE, IOAPIC_ID, IRQ_SCI, LAPIC_BASE,
-    PCI_MEMORY, PIIX_SLOT, PIRQ_LINES, PIRQ_PIN, PM_BASE, RESET_REGISTER, SERIAL, SMI_COMMAND_PORT,
-    TIMER_PIN,
+    FIRMWARE_PM_BASE, HPET_BASE, IOAPIC_BASE, IOAPIC_ID, IRQ_SCI, LAPIC_BASE, PCI_MEMORY,
+    PIIX_SLOT, PIRQ_LINES, PIRQ_PIN, PM_BASE, RESET_REGISTER, SERIAL, SMI_COMMAND_PORT, TIMER_PIN,
 };
 
 use crate::acpi::{AcpiHardware, ApicHardware};
@@ -43,6 +42,7 @@ use ports::PortMap;
 use ring3_devices::acpi_pm::{ACPI_DISABLE, ACPI_ENABLE};
 use ring3_devices::ide::BUS_MASTER_BAR;
 use ring3_devices::pci::{MemoryAttribute, PAM_REGIONS, PciFunction};
+use ring3_devices::rtc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vram::Vram;
@@ -328,7 +328,7 @@ impl Board {
             pirq_irqs: PIRQ_LINES,
             pci_memory: PCI_MEMORY,
             serial_ports: SERIAL[..self.chips.uarts.len()].to_vec(),
-            century: CMOS_CENTURY,
+            century: rtc::CENTURY,
             apic: ApicHardware {
                 local: LAPIC_BASE as u32,
                 io: IOAPIC_BASE as u32,

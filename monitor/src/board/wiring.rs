@@ -193,9 +193,6 @@ pub const SMI_COMMAND_PORT: u16 = 0xb2;
 /// The reset control register and the value that resets.
 pub const RESET_REGISTER: (u16, u8) = (0xcf9, 0x06);
 
-/// Index of the CMOS byte that holds the century.
-pub const CMOS_CENTURY: u8 = 0x32;
-
 /// The CMOS bytes that describe memory: (index, value). IBM PC/AT Technical Reference; the 16 MiB
 /// pair (34h, 35h) is the de-facto extension that SeaBIOS and others read.
 pub(super) fn cmos_memory(memory: u64) -> [(usize, u8); 10] {

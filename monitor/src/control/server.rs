@@ -2,6 +2,7 @@
 
 use super::protocol::{Answer, MAX_LINE, Request};
 use super::remote::Remote;
+use crate::socket;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -48,25 +49,15 @@ impl ControlServer {
     /// # Errors
     /// [`ControlError`].
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
-        let listen = |source| ControlError::Listen {
-            path: path.into(),
-            source,
+        let failed = |source: io::Error| {
+            let path = path.into();
+            match source.kind() {
+                io::ErrorKind::AddrInUse => ControlError::Taken { path },
+                _ => ControlError::Listen { path, source },
+            }
         };
-        let listener = match UnixListener::bind(path) {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => match UnixStream::connect(path) {
-                Ok(_) => return Err(ControlError::Taken { path: path.into() }),
-                // Only a socket can refuse: another kind of file is never removed.
-                Err(refused)
-                    if refused.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) =>
-                {
-                    std::fs::remove_file(path).map_err(listen)?;
-                    UnixListener::bind(path).map_err(listen)?
-                }
-                Err(_) => return Err(listen(e)),
-            },
-            other => other.map_err(listen)?,
-        };
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(listen)?;
+        let listener = socket::listen(path).map_err(failed)?;
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed)?;
         Ok(Self {
             listener,
             path: path.into(),
@@ -120,11 +111,6 @@ impl Drop for ControlServer {
         drop(UnixStream::connect(&self.path));
         let _ = std::fs::remove_file(&self.path);
     }
-}
-
-fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
 }
 
 fn refusal(text: String) -> Answer {

@@ -9,7 +9,7 @@
 
 use crate::cpu::cpuid_host;
 use iced_x86::CpuidFeature;
-use ring3_translator::state::{GuestState, cr4};
+use ring3_translator::state::{GuestState, apic_base, cr4};
 
 /// CPUID.1:EDX features that are offered where the host has them: FPU VME DE PSE TSC MSR PAE CX8
 /// SEP PGE CMOV PAT CLFSH MMX FXSR SSE SSE2.
@@ -112,8 +112,6 @@ pub enum Vendor {
 /// The processor model "ring3-v1".
 #[derive(Clone, Debug)]
 pub struct CpuModel {
-    /// The host's time stamp counter frequency, in Hz; 0 if it could not be determined.
-    pub tsc_hz: u64,
     vendor_text: [u32; 3],
     signature: u32,
     leaf1_ecx: u32,
@@ -132,23 +130,16 @@ pub struct CpuModel {
 }
 
 impl CpuModel {
-    /// The model's name.
-    pub const NAME: &'static str = "ring3-v1";
-
     /// The model derived from the processor that runs the monitor.
     #[must_use]
     pub fn host_default() -> Self {
-        Self::from_host(
-            &cpuid_host::cpuid,
-            cpuid_host::avx_usable(),
-            cpuid_host::tsc_hz(),
-        )
+        Self::from_host(&cpuid_host::cpuid, cpuid_host::avx_usable())
     }
 
     /// The model derived from the processor that `host(leaf, subleaf)` describes (EAX, EBX, ECX,
     /// EDX). `avx` tells whether the host's operating system has enabled AVX state.
     #[must_use]
-    pub fn from_host(host: &dyn Fn(u32, u32) -> [u32; 4], avx: bool, tsc_hz: u64) -> Self {
+    pub fn from_host(host: &dyn Fn(u32, u32) -> [u32; 4], avx: bool) -> Self {
         let [basic, b, c, d] = host(0, 0);
         let basic_leaf = |leaf: u32, sub: u32| {
             if leaf <= basic {
@@ -194,7 +185,6 @@ impl CpuModel {
         }
         let ext6 = extended_leaf(0x8000_0006);
         Self {
-            tsc_hz,
             vendor_text,
             signature,
             leaf1_ecx,
@@ -481,9 +471,9 @@ impl CpuModel {
     }
 }
 
-/// IA32_APIC_BASE bit 11: CPUID shows the APIC only while it is globally enabled.
+/// CPUID shows the APIC only while it is globally enabled.
 fn apic_enabled(st: &GuestState) -> bool {
-    st.msr.apic_base & 1 << 11 != 0
+    st.msr.apic_base & apic_base::ENABLE != 0
 }
 
 fn vendor_of(text: [u32; 3]) -> Vendor {

@@ -11,7 +11,7 @@ fn bare_model() -> CpuModel {
         1 => [0x0002_0652, 0, 0, 0],
         _ => [0; 4],
     };
-    CpuModel::from_host(&host, false, 0)
+    CpuModel::from_host(&host, false)
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn avx_needs_xsave_and_the_host_operating_system() {
         }
     };
     for model in [
-        CpuModel::from_host(&host, true, 0),
-        CpuModel::from_host(&|_, _| [1, u32::MAX, u32::MAX, 0], false, 0),
+        CpuModel::from_host(&host, true),
+        CpuModel::from_host(&|_, _| [1, u32::MAX, u32::MAX, 0], false),
     ] {
         assert_eq!(model.cpuid(&st, 1, 0)[2] & (AVX | FMA | F16C), 0);
         assert_eq!(model.xcr0_bits(), 3);
@@ -163,7 +163,6 @@ fn the_host_model_offers_what_every_64_bit_processor_has() {
     ] {
         assert!(model.supports(present), "{present:?}");
     }
-    assert!(model.tsc_hz > 100_000_000, "{}", model.tsc_hz);
     let host = cpuid_host::cpuid(1, 0);
     let [signature, _, ecx, _] = model.cpuid(&st, 1, 0);
     assert_eq!(signature, host[0]);

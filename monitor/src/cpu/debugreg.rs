@@ -5,20 +5,12 @@ use crate::cpu::execute::Flow;
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::operand;
 use iced_x86::{Instruction, Register};
-use ring3_translator::state::{GuestState, cr4};
+use ring3_translator::state::{GuestState, cr4, dr6, dr7};
 
-/// DR6.BD: the next instruction accesses a debug register.
-const DR6_BD: u64 = 1 << 13;
-/// DR6 bits that software sets and clears: B0-B3, BD, BS, BT.
-const DR6_WRITABLE: u64 = 0xe00f;
-/// DR6 bits that read as one.
-const DR6_ONES: u64 = 0xffff_0ff0;
+/// DR6 bits that software sets and clears.
+const DR6_WRITABLE: u64 = dr6::B | dr6::BD | dr6::BS | dr6::BT;
 /// DR7 bits that software sets and clears; 11, 12, 14 and 15 read as zero.
 const DR7_WRITABLE: u64 = 0xffff_23ff;
-/// DR7.GD: general detect.
-const DR7_GD: u64 = 1 << 13;
-/// DR7 bit 10 reads as one.
-const DR7_ONES: u64 = 0x400;
 
 /// The number of the register to access, with DR4 and DR5 resolved.
 /// CR4.DE set and DR4 or DR5: #UD. CPL not 0: #GP(0). DR7.GD set: #DB with DR6.BD.
@@ -31,8 +23,8 @@ fn checked_number(st: &mut GuestState, reg: Register) -> Result<usize, Fault> {
         n += 2;
     }
     require_cpl0(st)?;
-    if st.dr[7] & DR7_GD != 0 {
-        st.dr[6] |= DR6_BD;
+    if st.dr[7] & dr7::GD != 0 {
+        st.dr[6] |= dr6::BD;
         return Err(Fault::plain(Vector::Db));
     }
     Ok(n)
@@ -55,8 +47,8 @@ pub fn mov_to_dr(st: &mut GuestState, insn: &Instruction) -> Result<Flow, Fault>
     let n = checked_number(st, insn.op0_register())?;
     let value = u64::from(operand::register(st, insn.op1_register()));
     st.dr[n] = match n {
-        6 => (value & DR6_WRITABLE) | DR6_ONES,
-        7 => (value & DR7_WRITABLE) | DR7_ONES,
+        6 => (value & DR6_WRITABLE) | dr6::ONES,
+        7 => (value & DR7_WRITABLE) | dr7::ONES,
         _ => value,
     };
     Ok(Flow::Next)
@@ -77,7 +69,7 @@ mod tests {
             (0, 0xffff_0ff0, 0x400),
         ] {
             st.set_reg32(gpr::AX, value);
-            st.dr[7] = DR7_ONES;
+            st.dr[7] = dr7::ONES;
             assert_eq!(run(&mut st, &mut env, &[0x0f, 0x23, 0xe0]), Ok(Flow::Next)); // mov dr4, eax
             assert_eq!(run(&mut st, &mut env, &[0x0f, 0x23, 0xd8]), Ok(Flow::Next)); // mov dr3, eax
             assert_eq!(run(&mut st, &mut env, &[0x0f, 0x23, 0xe8]), Ok(Flow::Next)); // mov dr5, eax
@@ -93,12 +85,12 @@ mod tests {
     #[test]
     fn general_detect_raises_db_before_the_access() {
         let (mut st, mut env) = machine();
-        st.dr[7] = DR7_ONES | DR7_GD;
+        st.dr[7] = dr7::ONES | dr7::GD;
         st.set_reg32(gpr::AX, 0x1234);
         assert_eq!(
             run(&mut st, &mut env, &[0x0f, 0x23, 0xc0]),
             Err(Fault::plain(Vector::Db))
         );
-        assert_eq!((st.dr[0], st.dr[6]), (0, DR6_ONES | DR6_BD));
+        assert_eq!((st.dr[0], st.dr[6]), (0, dr6::ONES | dr6::BD));
     }
 }

@@ -18,7 +18,7 @@ use crate::cpu::task::{SwitchReason, stack_for_level, task_switch};
 use crate::cpu::task_tss::interrupt_redirected;
 use ring3_translator::addr::LinAddr;
 use ring3_translator::mutation::Mutation;
-use ring3_translator::state::{GuestState, SegReg, Segment, cr4, eflags, gpr};
+use ring3_translator::state::{GuestState, SegReg, Segment, cr4, dr7, eflags, gpr};
 
 /// The instruction of a software interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +64,6 @@ pub enum Delivery {
     /// A triple fault: the processor shuts down.
     Shutdown,
 }
-
-/// DR7.GD.
-const DR7_GD: u64 = 1 << 13;
 
 /// One attempt's parameters.
 pub(crate) struct Attempt {
@@ -230,7 +227,7 @@ fn attempt<E: Env>(st: &mut GuestState, env: &mut E, event: Event) -> Result<(),
     }
     if a.vector == Vector::Db as u8 && !matches!(event, Event::External(_)) && !a.software {
         // The processor clears GD on entering the debug handler, so that it may use the registers.
-        st.dr[7] &= !DR7_GD;
+        st.dr[7] &= !dr7::GD;
     }
     st.interrupt_shadow = 0;
     st.halted = 0;

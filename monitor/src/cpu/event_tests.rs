@@ -5,7 +5,7 @@ use crate::cpu::testenv::{
     CODE0, CODE3, DATA0, DATA3, FlatEnv, KERNEL_ESP, TSS, TSS_BASE, gate, machine, registers,
     segment, set_real, set_ring, set_v86,
 };
-use ring3_translator::state::{TableReg, cr0};
+use ring3_translator::state::{TableReg, cr0, dr7};
 use ring3_translator::state_box::StateBox;
 
 const HANDLER: u32 = 0x1_2000;
@@ -528,7 +528,7 @@ fn real_mode_without_a_table_shuts_down() {
 #[test]
 fn debug_exceptions_clear_general_detect() {
     let (mut st, mut env) = user();
-    st.dr[7] |= DR7_GD;
+    st.dr[7] |= dr7::GD;
     assert_eq!(
         deliver(
             &mut st,
@@ -537,7 +537,7 @@ fn debug_exceptions_clear_general_detect() {
         ),
         Delivery::Done
     );
-    assert_eq!(st.dr[7] & DR7_GD, 0);
+    assert_eq!(st.dr[7] & dr7::GD, 0);
     assert_eq!(
         env.get32(u64::from(KERNEL_ESP) - 12) & eflags::RF,
         0,

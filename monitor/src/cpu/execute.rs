@@ -96,8 +96,14 @@ pub fn execute<E: Env>(
         M::Into if st.arith_flags as u32 & eflags::OF == 0 => Ok(Flow::Next),
         M::Into => Ok(software_interrupt(insn, 4, SoftwareKind::Into)),
         M::Int1 => Ok(software_interrupt(insn, 1, SoftwareKind::Icebp)),
-        M::Iret => iret::iret(st, env, OperandSize::Word).map(|()| Flow::Jump),
-        M::Iretd => iret::iret(st, env, OperandSize::Dword).map(|()| Flow::Jump),
+        M::Iret => {
+            iret::iret(st, env, OperandSize::Word, insn.next_ip32())?;
+            Ok(Flow::Jump)
+        }
+        M::Iretd => {
+            iret::iret(st, env, OperandSize::Dword, insn.next_ip32())?;
+            Ok(Flow::Jump)
+        }
 
         M::Les | M::Lds | M::Lss | M::Lfs | M::Lgs => far::load_far_pointer(st, env, insn),
         M::Call | M::Jmp | M::Ret | M::Retf => transfer(st, env, insn),

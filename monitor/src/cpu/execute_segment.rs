@@ -165,13 +165,13 @@ pub fn far_jmp<E: Env>(
     size: u32,
 ) -> Result<Flow, Fault> {
     let (selector, offset) = far_target(st, env, insn, size)?;
-    far::far_jump_from(
+    far::far_jump(
         st,
         env,
         selector,
         offset,
-        operand_size(size),
         insn.next_ip32(),
+        operand_size(size),
     )?;
     Ok(Flow::Jump)
 }

@@ -21,7 +21,7 @@ pub(crate) fn full_model() -> CpuModel {
         (0x8000_0001, _) => [0, 0, u32::MAX, u32::MAX],
         _ => [0; 4],
     };
-    CpuModel::from_host(&host, true, 1_000_000_000)
+    CpuModel::from_host(&host, true)
 }
 
 /// Decodes `code` at EIP with the default size of CS and executes it.

@@ -12,15 +12,14 @@ use crate::cpu::segment::{
 };
 use crate::cpu::stack::Stack;
 use crate::cpu::task::{SwitchReason, stack_for_level, task_switch};
-use iced_x86::{Decoder, DecoderOptions};
 use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{GuestState, SegReg, Segment, gpr};
 
 pub use crate::cpu::far_return::far_return;
 pub use crate::cpu::stack::OperandSize;
 
-/// JMP ptr16:16/32 and m16:16/32. `st.rip` is the instruction's own address. On success RIP and
-/// CS are set, and by a task switch everything else.
+/// JMP ptr16:16/32 and m16:16/32. On success RIP and CS are set, and by a task switch everything
+/// else; that stores `next_eip`, the EIP after the instruction, in the outgoing TSS.
 ///
 /// # Errors
 /// As the manual's JMP: #GP, #NP, #TS, #SS, #PF.
@@ -29,34 +28,8 @@ pub fn far_jump<E: Env>(
     env: &mut E,
     selector: u16,
     offset: u32,
-    size: OperandSize,
-) -> Result<(), Fault> {
-    jump(st, env, selector, offset, size, None)
-}
-
-/// [`far_jump`] for a caller that knows the EIP after the instruction, which a task switch stores
-/// in the outgoing TSS; [`far_jump`] has to decode the instruction for it.
-///
-/// # Errors
-/// See [`far_jump`].
-pub fn far_jump_from<E: Env>(
-    st: &mut GuestState,
-    env: &mut E,
-    selector: u16,
-    offset: u32,
-    size: OperandSize,
     next_eip: u32,
-) -> Result<(), Fault> {
-    jump(st, env, selector, offset, size, Some(next_eip))
-}
-
-fn jump<E: Env>(
-    st: &mut GuestState,
-    env: &mut E,
-    selector: u16,
-    offset: u32,
     size: OperandSize,
-    next_eip: Option<u32>,
 ) -> Result<(), Fault> {
     let eip = size.truncate(offset);
     if real_addressing(st) {
@@ -97,10 +70,7 @@ fn jump<E: Env>(
             enter(st, cs, eip);
             Ok(())
         }
-        _ => {
-            let next_eip = next_eip.map_or_else(|| instruction_end(st, env), Ok)?;
-            switch_by(st, env, selector, d, SwitchReason::Jump, next_eip)
-        }
+        _ => switch_by(st, env, selector, d, SwitchReason::Jump, next_eip),
     }
 }
 
@@ -362,43 +332,6 @@ fn read_parameters<E: Env>(
         env.read(st, at, pair, who)?;
     }
     Ok(())
-}
-
-/// The EIP after the instruction at CS:EIP, which a task switch stores in the outgoing TSS.
-pub(crate) fn instruction_end<E: Env>(st: &mut GuestState, env: &mut E) -> Result<u32, Fault> {
-    let (bits, who) = (
-        if st.segment(SegReg::Cs).attr.big() {
-            32
-        } else {
-            16
-        },
-        Privilege::of(st),
-    );
-    let mut bytes = [0u8; 15];
-    let mut len = 0;
-    // Byte by byte: the page after the instruction need not exist.
-    for (n, byte) in bytes.iter_mut().enumerate() {
-        let Ok(at) = linear(
-            st,
-            SegReg::Cs,
-            st.eip().wrapping_add(n as u32),
-            1,
-            Access::Execute,
-        ) else {
-            break;
-        };
-        if env.read(st, at, core::slice::from_mut(byte), who).is_err() {
-            break;
-        }
-        len = n + 1;
-    }
-    let instruction = Decoder::with_ip(bits, &bytes[..len], st.rip, DecoderOptions::NONE).decode();
-    // Another processor may have changed the bytes: then there is nothing to execute any more.
-    if instruction.is_invalid() {
-        Err(Fault::ud())
-    } else {
-        Ok(st.eip().wrapping_add(instruction.len() as u32))
-    }
 }
 
 /// "TASK-GATE" and "TASK-STATE-SEGMENT", and everything that is no far target.

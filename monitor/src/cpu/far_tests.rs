@@ -52,7 +52,7 @@ fn direct_targets() {
                     OperandSize::Dword,
                 )
             } else {
-                far_jump(&mut st, &mut env, SLOT | rpl, EIP, OperandSize::Dword)
+                far_jump(&mut st, &mut env, SLOT | rpl, EIP, 0, OperandSize::Dword)
             };
             assert_eq!(got, expected, "{attr:#x} cpl {cpl} rpl {rpl} call {call}");
             if got.is_err() {
@@ -78,15 +78,15 @@ fn limits_of_selector_eip_and_stack() {
     let before = registers(&st);
     let dword = OperandSize::Dword;
     assert_eq!(
-        far_jump(&mut st, &mut env, 3, EIP, dword),
+        far_jump(&mut st, &mut env, 3, EIP, 0, dword),
         Err(Fault::gp(0))
     );
     assert_eq!(
-        far_jump(&mut st, &mut env, 0x100, EIP, dword),
+        far_jump(&mut st, &mut env, 0x100, EIP, 0, dword),
         Err(Fault::gp(0x100))
     );
     assert_eq!(
-        far_jump(&mut st, &mut env, SLOT, 0x1000, dword),
+        far_jump(&mut st, &mut env, SLOT, 0x1000, 0, dword),
         Err(Fault::gp(0))
     );
     assert_eq!(
@@ -95,7 +95,7 @@ fn limits_of_selector_eip_and_stack() {
     );
     assert_eq!(registers(&st), before);
     // A 16-bit operand truncates the offset.
-    far_jump(&mut st, &mut env, SLOT, 0xabcd_0fff, OperandSize::Word).unwrap();
+    far_jump(&mut st, &mut env, SLOT, 0xabcd_0fff, 0, OperandSize::Word).unwrap();
     assert_eq!(st.eip(), 0xfff);
     st.set_segment(
         SegReg::Ss,
@@ -114,7 +114,7 @@ fn gates_reach_inner_rings_by_call_only() {
     env.gdt(GATE, gate(CODE0, EIP, 0xec) | 3 << 32);
     let before = registers(&st);
     assert_eq!(
-        far_jump(&mut st, &mut env, GATE | 3, 0, OperandSize::Dword),
+        far_jump(&mut st, &mut env, GATE | 3, 0, 0, OperandSize::Dword),
         fault(Vector::Gp, CODE0)
     );
     assert_eq!(registers(&st), before);
@@ -195,7 +195,7 @@ fn same_privilege_gate_uses_the_current_stack() {
     env.gdt(GATE, gate(CODE0, EIP, 0x8c) | 3 << 32);
     far_call(&mut st, &mut env, GATE, 0, 0x1_0007, OperandSize::Word).unwrap();
     assert_eq!((st.eip(), st.reg32(gpr::SP)), (EIP, 0x7ff8));
-    far_jump(&mut st, &mut env, GATE, 0, OperandSize::Dword).unwrap();
+    far_jump(&mut st, &mut env, GATE, 0, 0, OperandSize::Dword).unwrap();
     assert_eq!((st.eip(), st.reg32(gpr::SP)), (EIP, 0x7ff8));
 }
 
@@ -344,10 +344,10 @@ fn real_and_v86_mode() {
             (0x1234, 0xf_0000, 0x7ffc)
         );
         assert_eq!(env.words::<2>(0x7ffc), [0x42, 0]);
-        far_jump(&mut st, &mut env, 0x1000, 0xffff, OperandSize::Dword).unwrap();
+        far_jump(&mut st, &mut env, 0x1000, 0xffff, 0, OperandSize::Dword).unwrap();
         assert_eq!((st.eip(), st.segment(SegReg::Cs).base), (0xffff, 0x1_0000));
         assert_eq!(
-            far_jump(&mut st, &mut env, 0, 0x1_0000, OperandSize::Dword),
+            far_jump(&mut st, &mut env, 0, 0x1_0000, 0, OperandSize::Dword),
             Err(Fault::gp(0))
         );
         far_return(&mut st, &mut env, 6, OperandSize::Word).unwrap();
@@ -363,7 +363,7 @@ fn leaving_protected_mode_keeps_a_big_code_segment() {
     let (mut st, mut env) = machine();
     st.cr0 &= !1;
     st.reclassify_segments();
-    far_jump(&mut st, &mut env, 0x100, 0x2_0000, OperandSize::Dword).unwrap();
+    far_jump(&mut st, &mut env, 0x100, 0x2_0000, 0, OperandSize::Dword).unwrap();
     assert_eq!(
         (
             st.eip(),
@@ -382,8 +382,7 @@ fn task_switch_by_jump_stores_the_next_eip() {
     for (n, selector) in [DATA0, CODE0, DATA0, DATA0, 0, 0].into_iter().enumerate() {
         env.put16(0x3_0048 + 4 * n as u64, selector);
     }
-    env.put(0x1_0000, &[0xea, 0, 0, 0, 0, 0x40, 0]);
-    far_jump(&mut st, &mut env, SLOT, 0, OperandSize::Dword).unwrap();
+    far_jump(&mut st, &mut env, SLOT, 0, 0x1_0007, OperandSize::Dword).unwrap();
     assert_eq!(
         (st.eip(), st.tr.selector, env.get32(TSS_BASE + 0x20)),
         (EIP, SLOT, 0x1_0007)
@@ -391,7 +390,7 @@ fn task_switch_by_jump_stores_the_next_eip() {
     assert_eq!(st.eflags() & eflags::NT, 0);
     // Back through a task gate: the first task is available again.
     env.gdt(GATE, gate(TSS, 0, 0x85));
-    far_jump_from(&mut st, &mut env, GATE, 0, OperandSize::Dword, EIP + 7).unwrap();
+    far_jump(&mut st, &mut env, GATE, 0, EIP + 7, OperandSize::Dword).unwrap();
     assert_eq!(
         (st.eip(), st.tr.selector, env.get32(0x3_0020)),
         (0x1_0007, TSS, EIP + 7)

@@ -4,7 +4,6 @@
 
 use crate::cpu::descriptor::{DescriptorKind, selector_fault, set_accessed};
 use crate::cpu::env::{Env, Privilege};
-use crate::cpu::far::instruction_end;
 use crate::cpu::far_return::return_code;
 use crate::cpu::fault::{Fault, Vector};
 use crate::cpu::segment::{
@@ -20,18 +19,25 @@ use ring3_translator::state::{GuestState, SegReg, cr4, eflags, gpr};
 /// CF, PF, AF, ZF, SF, TF, DF, OF and NT: what every IRET takes from the stack.
 const ALWAYS: u32 = eflags::ARITH | eflags::TF | eflags::NT;
 
-/// IRET (`Word`) or IRETD (`Dword`). On success RIP, CS, EFLAGS, CPL and SS:ESP are set.
+/// IRET (`Word`) or IRETD (`Dword`). On success RIP, CS, EFLAGS, CPL and SS:ESP are set, and by a
+/// return to another task everything else; that stores `next_eip`, the EIP after the instruction,
+/// in the outgoing TSS.
 ///
 /// # Errors
 /// As the manual's IRET: #GP, #NP, #SS, #TS, #PF.
 #[inline]
-pub fn iret<E: Env>(st: &mut GuestState, env: &mut E, size: OperandSize) -> Result<(), Fault> {
+pub fn iret<E: Env>(
+    st: &mut GuestState,
+    env: &mut E,
+    size: OperandSize,
+    next_eip: u32,
+) -> Result<(), Fault> {
     if !st.protected() {
         iret_real(st, env, size)
     } else if st.v86() {
         iret_v86(st, env, size)
     } else if st.sys_flags & eflags::NT != 0 {
-        iret_task(st, env)
+        iret_task(st, env, next_eip)
     } else {
         iret_protected(st, env, size)
     }
@@ -103,7 +109,7 @@ fn iret_v86<E: Env>(st: &mut GuestState, env: &mut E, size: OperandSize) -> Resu
 }
 
 /// "TASK-RETURN".
-fn iret_task<E: Env>(st: &mut GuestState, env: &mut E) -> Result<(), Fault> {
+fn iret_task<E: Env>(st: &mut GuestState, env: &mut E, next_eip: u32) -> Result<(), Fault> {
     let mut raw = [0; 2];
     env.read(st, LinAddr(st.tr.base), &mut raw, Privilege::Supervisor)?;
     let selector = u16::from_le_bytes(raw);
@@ -120,7 +126,6 @@ fn iret_task<E: Env>(st: &mut GuestState, env: &mut E) -> Result<(), Fault> {
     if !tss.present() {
         return Err(selector_fault(Vector::Np, selector));
     }
-    let next_eip = instruction_end(st, env)?;
     task_switch(st, env, selector, tss, SwitchReason::Iret, next_eip)
 }
 

@@ -14,6 +14,9 @@ fn fault(vector: Vector, error: u16) -> Result<(), Fault> {
     Err(Fault::with_error(vector, u32::from(error)))
 }
 
+/// The EIP after the instruction.
+const NEXT: u32 = 0x1_0001;
+
 #[test]
 fn to_ring_3_in_three_accesses() {
     let (mut st, mut env) = machine();
@@ -29,7 +32,7 @@ fn to_ring_3_in_three_accesses() {
     {
         env.put32(0x8000 + 4 * n as u64, value);
     }
-    iret(&mut st, &mut env, OperandSize::Dword).unwrap();
+    iret(&mut st, &mut env, OperandSize::Dword, NEXT).unwrap();
     assert_eq!((env.reads, env.writes), (3, 0));
     assert_eq!(
         (st.eip(), st.cpl, st.reg32(gpr::SP), st.eflags()),
@@ -56,14 +59,14 @@ fn a_short_frame_at_a_page_end_needs_no_next_page() {
     }
     env.fault_pages.push(0x9000);
     st.set_reg32(gpr::SP, 0x8ff4);
-    iret(&mut st, &mut env, OperandSize::Dword).unwrap();
+    iret(&mut st, &mut env, OperandSize::Dword, NEXT).unwrap();
     assert_eq!((st.eip(), st.reg32(gpr::SP)), (EIP, 0x9000));
     // The same frame to ring 3 does need it.
     st.set_reg32(gpr::SP, 0x8ff4);
     env.put32(0x8ff8, CODE3.into());
     let before = registers(&st);
     assert_eq!(
-        iret(&mut st, &mut env, OperandSize::Dword)
+        iret(&mut st, &mut env, OperandSize::Dword, NEXT)
             .unwrap_err()
             .address,
         Some(0x9000)
@@ -106,7 +109,7 @@ fn flags_by_privilege_and_size() {
                 env.put16(at, value as u16)
             }
         }
-        iret(&mut st, &mut env, size).unwrap();
+        iret(&mut st, &mut env, size, NEXT).unwrap();
         assert_eq!(
             st.eflags(),
             expected,
@@ -153,7 +156,7 @@ fn bad_frames() {
             ..f
         });
         assert_eq!(
-            iret(&mut st, &mut env, OperandSize::Dword),
+            iret(&mut st, &mut env, OperandSize::Dword, NEXT),
             expected,
             "cs {cs:#x} ss {ss:#x}"
         );
@@ -168,7 +171,7 @@ fn stack_limit_covers_the_frame() {
     ss.limit = 0x800a;
     st.set_segment(SegReg::Ss, ss);
     assert_eq!(
-        iret(&mut st, &mut env, OperandSize::Dword),
+        iret(&mut st, &mut env, OperandSize::Dword, NEXT),
         fault(Vector::Ss, 0)
     );
     ss.limit = 0x800b;
@@ -177,12 +180,12 @@ fn stack_limit_covers_the_frame() {
         env.put32(0x8000 + 4 * n as u64, value);
     }
     assert_eq!(
-        iret(&mut st, &mut env, OperandSize::Dword),
+        iret(&mut st, &mut env, OperandSize::Dword, NEXT),
         fault(Vector::Ss, 0),
         "no room for SS:ESP"
     );
     env.put32(0x8004, CODE0.into());
-    iret(&mut st, &mut env, OperandSize::Dword).unwrap();
+    iret(&mut st, &mut env, OperandSize::Dword, NEXT).unwrap();
 }
 
 #[test]
@@ -195,7 +198,7 @@ fn to_v86_mode_loads_everything() {
     for (n, value) in frame.into_iter().enumerate() {
         env.put32(0x8000 + 4 * n as u64, value);
     }
-    iret(&mut st, &mut env, OperandSize::Dword).unwrap();
+    iret(&mut st, &mut env, OperandSize::Dword, NEXT).unwrap();
     assert_eq!(
         (st.eip(), st.cpl, st.reg32(gpr::SP), st.eflags()),
         (0x123, 3, 0xfffe, flags | 2)
@@ -212,12 +215,12 @@ fn to_v86_mode_loads_everything() {
     let (mut st, _) = machine();
     env.put32(0x8000, 0x1_0000);
     assert_eq!(
-        iret(&mut st, &mut env, OperandSize::Dword),
+        iret(&mut st, &mut env, OperandSize::Dword, NEXT),
         fault(Vector::Gp, 0)
     );
     set_ring(&mut st, 3);
     env.put32(0x8004, CODE3.into());
-    iret(&mut st, &mut env, OperandSize::Dword).unwrap();
+    iret(&mut st, &mut env, OperandSize::Dword, NEXT).unwrap();
     assert!(!st.v86());
 }
 
@@ -261,7 +264,7 @@ fn inside_v86_mode() {
             env.put16(0x8000 + width * n as u64, value);
         }
         let before = registers(&st);
-        match (iret(&mut st, &mut env, size), expected) {
+        match (iret(&mut st, &mut env, size, NEXT), expected) {
             (Ok(()), Ok(flags)) => {
                 assert_eq!(
                     (st.eflags(), st.eip(), st.segment(SegReg::Cs).base),
@@ -285,7 +288,7 @@ fn real_mode() {
     set_real(&mut st);
     st.set_segment(SegReg::Ss, Segment::real(0));
     env.put(0x8000, &[0x34, 0x12, 0x00, 0xf0, 0xff, 0xff]);
-    iret(&mut st, &mut env, OperandSize::Word).unwrap();
+    iret(&mut st, &mut env, OperandSize::Word, NEXT).unwrap();
     assert_eq!(
         (st.eip(), st.segment(SegReg::Cs).base, st.reg32(gpr::SP)),
         (0x1234, 0xf_0000, 0x8006)
@@ -295,7 +298,7 @@ fn real_mode() {
     for (n, value) in [0x42, 0x100, u32::MAX].into_iter().enumerate() {
         env.put32(0x8000 + 4 * n as u64, value);
     }
-    iret(&mut st, &mut env, OperandSize::Dword).unwrap();
+    iret(&mut st, &mut env, OperandSize::Dword, NEXT).unwrap();
     assert_eq!(
         (st.eip(), st.eflags()),
         (0x42, 0x0025_7fd7),
@@ -303,7 +306,7 @@ fn real_mode() {
     );
     env.put32(0x800c, 0x1_0000);
     assert_eq!(
-        iret(&mut st, &mut env, OperandSize::Dword),
+        iret(&mut st, &mut env, OperandSize::Dword, NEXT),
         fault(Vector::Gp, 0)
     );
 }
@@ -312,7 +315,6 @@ fn real_mode() {
 fn nested_task_returns_by_the_back_link() {
     let (mut st, mut env) = machine();
     st.sys_flags |= eflags::NT;
-    env.put(0x1_0000, &[0xcf]);
     env.put16(TSS_BASE, 0x40);
     env.gdt(0x40, segment(0x3_0000, 0x67, 0x89));
     env.put32(0x3_0020, EIP);
@@ -321,13 +323,13 @@ fn nested_task_returns_by_the_back_link() {
     }
     let before = registers(&st);
     assert_eq!(
-        iret(&mut st, &mut env, OperandSize::Dword),
+        iret(&mut st, &mut env, OperandSize::Dword, NEXT),
         fault(Vector::Ts, 0x40),
         "not busy"
     );
     assert_eq!(registers(&st), before);
     env.gdt(0x40, segment(0x3_0000, 0x67, 0x8b));
-    iret(&mut st, &mut env, OperandSize::Dword).unwrap();
+    iret(&mut st, &mut env, OperandSize::Dword, NEXT).unwrap();
     assert_eq!((st.eip(), st.tr.selector, st.eflags()), (EIP, 0x40, 2));
     assert_eq!(
         (env.get32(TSS_BASE + 0x20), env.get32(TSS_BASE + 0x24)),

@@ -21,7 +21,7 @@ pub(crate) mod testenv;
 pub mod bcd;
 pub mod control;
 pub mod cpuid;
-mod cpuid_host;
+pub(crate) mod cpuid_host;
 pub mod debugreg;
 pub mod execute;
 mod execute_segment;

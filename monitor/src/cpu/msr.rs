@@ -8,7 +8,7 @@
 use crate::cpu::cpuid::{CpuModel, Vendor};
 use crate::cpu::env::{Env, TlbFlush};
 use crate::cpu::fault::Fault;
-use ring3_translator::state::{GuestState, efer};
+use ring3_translator::state::{GuestState, apic_base, efer};
 
 /// Register numbers, by the manuals' names.
 pub mod index {
@@ -66,9 +66,6 @@ use index as i;
 
 /// MTRRCAP: eight variable ranges, fixed ranges, write combining.
 const MTRRCAP_VALUE: u64 = 0x508;
-/// APIC_BASE: BSP (read only), global enable, and the base's page number.
-const APIC_BSP: u64 = 1 << 8;
-const APIC_GLOBAL_ENABLE: u64 = 1 << 11;
 /// DEBUGCTL bits that are accepted: LBR and BTF.
 const DEBUGCTL_BITS: u64 = 3;
 /// HWCR.TscFreqSel: the counter runs at the P0 frequency; Linux warns where it is clear.
@@ -246,8 +243,10 @@ pub fn write<E: Env>(
         }
         i::TSC_DEADLINE if model.has_apic() => set_deadline(st, env, value),
         i::APIC_BASE => {
-            allow(value & !(APIC_BSP | APIC_GLOBAL_ENABLE | (physical & !0xfff)) == 0)?;
-            st.msr.apic_base = (value & !APIC_BSP) | (st.msr.apic_base & APIC_BSP);
+            use apic_base::{BSP, ENABLE};
+            allow(value & !(BSP | ENABLE | (physical & !0xfff)) == 0)?;
+            // BSP is read-only.
+            st.msr.apic_base = (value & !BSP) | (st.msr.apic_base & BSP);
             env.set_apic_base(st.msr.apic_base);
         }
         i::BIOS_UPDT_TRIG if model.vendor() != Vendor::Amd => {}

@@ -187,32 +187,6 @@ impl Stack {
         Ok(())
     }
 
-    /// Pushes a word. See [`Stack::push`].
-    ///
-    /// # Errors
-    /// #SS or #PF.
-    pub fn push16<E: Env>(
-        &mut self,
-        st: &mut GuestState,
-        env: &mut E,
-        value: u16,
-    ) -> Result<(), Fault> {
-        self.push(st, env, OperandSize::Word, u32::from(value))
-    }
-
-    /// Pushes a doubleword. See [`Stack::push`].
-    ///
-    /// # Errors
-    /// #SS or #PF.
-    pub fn push32<E: Env>(
-        &mut self,
-        st: &mut GuestState,
-        env: &mut E,
-        value: u32,
-    ) -> Result<(), Fault> {
-        self.push(st, env, OperandSize::Dword, value)
-    }
-
     /// Pushes `values`, the first one first, with one memory write.
     ///
     /// # Errors
@@ -307,22 +281,6 @@ impl Stack {
     ) -> Result<u32, Fault> {
         let [value] = self.pop_all(st, env, size)?;
         Ok(value)
-    }
-
-    /// Pops a word. See [`Stack::pop`].
-    ///
-    /// # Errors
-    /// #SS or #PF.
-    pub fn pop16<E: Env>(&mut self, st: &mut GuestState, env: &mut E) -> Result<u16, Fault> {
-        Ok(self.pop(st, env, OperandSize::Word)? as u16)
-    }
-
-    /// Pops a doubleword. See [`Stack::pop`].
-    ///
-    /// # Errors
-    /// #SS or #PF.
-    pub fn pop32<E: Env>(&mut self, st: &mut GuestState, env: &mut E) -> Result<u32, Fault> {
-        self.pop(st, env, OperandSize::Dword)
     }
 
     /// Pops `N` slots with one memory read; the first popped comes first.
@@ -516,16 +474,16 @@ mod tests {
         let ss = Descriptor(segment(0, 0xff, 0x4093)).to_segment(0x48);
         let mut stack = Stack::new(&ss, 0x200, 0, 0x48);
         assert_eq!(
-            stack.push32(&mut st, &mut env, 1),
+            stack.push(&mut st, &mut env, Dword, 1),
             Err(Fault::with_error(Vector::Ss, 0x48))
         );
         let mut stack = Stack::new(&ss, 0x100, 0, 0x48);
-        stack.push16(&mut st, &mut env, 7).unwrap();
-        stack.push32(&mut st, &mut env, 8).unwrap();
+        stack.push(&mut st, &mut env, Word, 7).unwrap();
+        stack.push(&mut st, &mut env, Dword, 8).unwrap();
         assert_eq!(
             (
-                stack.pop32(&mut st, &mut env),
-                stack.pop16(&mut st, &mut env)
+                stack.pop(&mut st, &mut env, Dword),
+                stack.pop(&mut st, &mut env, Word)
             ),
             (Ok(8), Ok(7))
         );

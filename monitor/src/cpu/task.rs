@@ -17,16 +17,12 @@ use crate::cpu::stack::{OperandSize, Stack};
 use crate::cpu::task_tss::{TSS32_LIMIT, is_tss32};
 use ring3_translator::addr::LinAddr;
 use ring3_translator::mutation::Mutation;
-use ring3_translator::state::{GuestState, SegReg, Segment, cr0, cr4, eflags, gpr};
+use ring3_translator::state::{GuestState, SegReg, Segment, cr0, cr4, dr6, dr7, eflags, gpr};
 
 pub use crate::cpu::task_tss::{io_permitted, stack_for_level};
 
 /// The smallest limit of a 16-bit TSS.
 const TSS16_LIMIT: u32 = 0x2b;
-/// DR6.BT.
-const DR6_BT: u64 = 1 << 15;
-/// DR7.L0-L3 and LE.
-const DR7_LOCAL: u64 = 0x155;
 
 /// What caused a task switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +132,7 @@ pub fn task_switch<E: Env>(
     }
     st.tr = descriptor.to_segment(selector);
     st.cr0 |= cr0::TS;
-    st.dr[7] &= !DR7_LOCAL;
+    st.dr[7] &= !dr7::LOCAL;
     enter_task(st, env, &image, reason, new32)
 }
 
@@ -201,7 +197,7 @@ fn enter_task<E: Env>(
     check_eip(st.segment(SegReg::Cs), image.eip)?;
     // IF the T flag of the new TSS is set, THEN #DB after the switch. Intel SDM vol. 3B, 17.3.1.5.
     if image.trap {
-        st.dr[6] |= DR6_BT;
+        st.dr[6] |= dr6::BT;
         return Err(Fault::plain(Vector::Db));
     }
     Ok(())

@@ -259,8 +259,8 @@ fn v86_task_and_debug_trap() {
         "the T flag traps after the switch"
     );
     assert_eq!(
-        (st.eip(), st.cpl, st.v86(), st.dr[6] & DR6_BT),
-        (0x100, 3, true, DR6_BT)
+        (st.eip(), st.cpl, st.v86(), st.dr[6] & dr6::BT),
+        (0x100, 3, true, dr6::BT)
     );
     assert_eq!(st.segment(SegReg::Cs).base, u64::from(CODE3) << 4);
 }

@@ -15,7 +15,8 @@ use crate::vcpu::Span;
 use crate::vcpu::core::Core;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
-use ring3_translator::state::{GuestState, SegClass, SegReg, cr0, cr4, eflags};
+use ring3_translator::scan::LONGEST;
+use ring3_translator::state::{GuestState, SegClass, SegReg, cr0, cr4, dr6, eflags};
 
 /// What the run loop does after a direct run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,8 @@ pub(crate) enum Next {
     Translate(Span),
 }
 
-/// CR4.PVI: ring 3 has virtual interrupts.
-const PVI: u64 = 2;
 /// The opcode of SYSENTER.
 const SYSENTER: [u8; 2] = [0x0f, 0x34];
-/// DR6.BS: a single step.
-const DR6_BS: u64 = 1 << 14;
 /// Flags that ring-3 code changes.
 const USER_FLAGS: u32 = eflags::ARITH | eflags::TF | eflags::NT | eflags::AC | eflags::ID;
 /// Pages looked at around a missing one: an aligned block.
@@ -56,7 +53,7 @@ pub(crate) fn allowed(st: &GuestState) -> bool {
         && st.sys_flags & stop_flags == 0
         && st.interrupt_shadow == 0
         && st.cr0 & (cr0::PG | cr0::TS | cr0::EM) == cr0::PG
-        && st.cr4 & (PVI | cr4::OSFXSR) == cr4::OSFXSR
+        && st.cr4 & (cr4::PVI | cr4::OSFXSR) == cr4::OSFXSR
         && avx
         && !st.breakpoints_armed()
         && !st.ldtr.usable
@@ -314,7 +311,7 @@ fn exception(st: &mut GuestState, core: &mut Core, vector: u8) -> Next {
     let back = match (vector, before) {
         // POPF has set TF: this is the trap after the instruction that followed it.
         (1, _) if st.sys_flags & eflags::TF != 0 => {
-            st.dr[6] |= DR6_BS;
+            st.dr[6] |= dr6::BS;
             core.raise(st, Fault::plain(Vector::Db));
             return Next::Again;
         }
@@ -438,8 +435,7 @@ fn gate_called(
 /// True if a page fault at `cr2` may be that of an instruction fetch: it is in the page of the
 /// instruction, or the instruction may go on there.
 fn is_fetch(st: &GuestState, cr2: u32) -> bool {
-    const LONGEST: u32 = 15;
-    cr2 >> 12 == st.eip() >> 12 || cr2.wrapping_sub(st.eip()) < LONGEST
+    cr2 >> 12 == st.eip() >> 12 || cr2.wrapping_sub(st.eip()) < LONGEST as u32
 }
 
 /// Maps page `at` of the current space with the rights that it has now. It may have been written:

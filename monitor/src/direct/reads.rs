@@ -20,6 +20,7 @@
 use hashbrown::{DefaultHashBuilder, HashMap};
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, Register};
 use ring3_translator::addr::PAGE_SIZE;
+use ring3_translator::scan::is_prefix;
 use ring3_translator::state::{GuestState, SegReg};
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -146,13 +147,6 @@ fn goes_on(decoder: &mut Decoder<'_>) -> bool {
         }
     }
     true
-}
-
-fn is_prefix(byte: u8) -> bool {
-    matches!(
-        byte,
-        0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3
-    )
 }
 
 fn reads(instruction: &Instruction) -> bool {

@@ -33,14 +33,15 @@
 //!
 //! # Why not signal frames and a mailbox
 //! Handing traps over by a handler in the process, eventfds and Syscall User Dispatch was measured
-//! at 6.0-6.7 µs per trap against 9.6-10.3 µs for this. But registers then live in the process alone while it
-//! runs, so that SIGKILL loses them; everything in the record is the guest's to forge; and mapping
-//! commands need a secret that a hostile guest can try to catch by single-stepping the stub. Code
-//! that traps often enough for 3.5 µs to matter is demoted to the translator anyway.
+//! at 6.0-6.7 µs per trap against 9.6-10.3 µs for this. But registers then live in the process
+//! alone while it runs, so that SIGKILL loses them; everything in the record is the guest's to
+//! forge; and mapping commands need a secret that a hostile guest can try to catch by
+//! single-stepping the stub. Code that traps often enough for 3.5 µs to matter is demoted to the
+//! translator anyway.
 //!
 //! What is not there: the kernel tells a tracer no error code and no vector. Where that matters
-//! (#GP, #SS, #OF, #BR, #MF, #XM) the kernel is made to write one signal frame, at 13 µs more; for page
-//! faults this is left to the caller ([`Executor::exact`]), whose page tables say the same.
+//! (#GP, #SS, #OF, #BR, #MF, #XM) the kernel is made to write one signal frame, at 13 µs more; for
+//! page faults this is left to the caller ([`Executor::exact`]), whose page tables say the same.
 //!
 //! # Measured (the least of many; monitor thread and executor pinned to one processor, µs)
 //! | | |

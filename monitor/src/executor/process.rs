@@ -19,6 +19,7 @@ const MAX_POKES: usize = 4;
 const SI_KERNEL: i32 = 0x80;
 /// The signal code of ICEBP.
 const TRAP_BRKPT: i32 = 1;
+
 /// A jailed process that runs one guest address space. See the module's text.
 pub struct Executor {
     pub(super) pid: pid_t,
@@ -135,8 +136,8 @@ impl Executor {
     /// is there. Done before the next run.
     /// # Errors
     /// [`ExecutorError::BadRange`] if a value is not page aligned, `lin` is below
-    /// [`super::ExecutorPool::lowest_address`], or RAM or
-    /// the address space ends before; the errors of a flush if the queue was full.
+    /// [`super::ExecutorPool::lowest_address`], or RAM or the address space ends before; the errors
+    /// of a flush if the queue was full.
     pub fn map(
         &mut self,
         lin: u32,

@@ -31,7 +31,8 @@ pub enum TrapKind {
     /// all mappings are gone.
     Killed,
     /// Guest code has left flat 32-bit mode (a far jump to a host code segment): the registers are
-    /// truncated. Also a 32-bit SYSCALL (AMD) or SYSENTER (Intel), whose EIP is lost. Deliver #GP, or go on in whatever way costs the guest only itself.
+    /// truncated. Also a 32-bit SYSCALL (AMD) or SYSENTER (Intel), whose EIP is lost. Deliver #GP,
+    /// or go on in whatever way costs the guest only itself.
     Foreign(ForeignCause),
 }
 

@@ -11,8 +11,10 @@ pub mod smbios;
 
 use self::smbios::Smbios;
 use crate::acpi::AcpiHardware;
+use crate::bounded_file;
 use crate::linux::{E820Kind, RealModeKernel, memory_map};
 use ring3_devices::fw_cfg::{FileError, FwCfg, key};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The option ROM's name by which SeaBIOS finds it: vendor and device id of the display adapter.
@@ -41,12 +43,10 @@ pub enum FirmwareError {
         source: std::io::Error,
     },
     /// Not a ROM of a size that the board can decode.
-    #[error("{} is no BIOS image: it has {size} bytes, not 64 KiB to 1 MiB in steps of 64 KiB", path.display())]
+    #[error("{} is no BIOS image: that has 64 KiB to 1 MiB, in steps of 64 KiB", path.display())]
     BiosSize {
         /// The file.
         path: PathBuf,
-        /// Its bytes.
-        size: usize,
     },
     /// Not an option ROM.
     #[error("{} is no option ROM: it does not begin with 55h AAh, or is larger than 128 KiB", path.display())]
@@ -88,8 +88,14 @@ pub struct Firmware {
     pub vga: Vec<u8>,
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FirmwareError> {
-    std::fs::read(path).map_err(|source| FirmwareError::Read {
+/// Bytes of the smallest and the largest BIOS image; every size is a multiple of the smallest.
+const BIOS_SIZE: RangeInclusive<usize> = 0x1_0000..=0x10_0000;
+/// Bytes of the largest option ROM.
+const OPTION_ROM_SIZE: usize = 0x2_0000;
+
+/// Reads an image of at most `most` bytes; None if it has more.
+fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, FirmwareError> {
+    bounded_file::read(path, most as u64).map_err(|source| FirmwareError::Read {
         path: path.into(),
         source,
     })
@@ -100,20 +106,18 @@ impl Firmware {
     /// # Errors
     /// [`FirmwareError`] names the file.
     pub fn read(bios_path: &Path, vga_path: &Path) -> Result<Self, FirmwareError> {
-        let bios = read(bios_path)?;
-        let size = bios.len();
-        if !(0x1_0000..=0x10_0000).contains(&size) || !size.is_multiple_of(0x1_0000) {
-            return Err(FirmwareError::BiosSize {
-                path: bios_path.into(),
-                size,
-            });
-        }
-        let vga = read(vga_path)?;
-        if !vga.starts_with(&[0x55, 0xaa]) || vga.len() > 0x2_0000 {
-            return Err(FirmwareError::OptionRom {
-                path: vga_path.into(),
-            });
-        }
+        let fits = |image: &Vec<u8>| {
+            BIOS_SIZE.contains(&image.len()) && image.len().is_multiple_of(*BIOS_SIZE.start())
+        };
+        let bios = read(bios_path, *BIOS_SIZE.end())?.filter(fits);
+        let bios = bios.ok_or_else(|| FirmwareError::BiosSize {
+            path: bios_path.into(),
+        })?;
+        let signed = |image: &Vec<u8>| image.starts_with(&[0x55, 0xaa]);
+        let vga = read(vga_path, OPTION_ROM_SIZE)?.filter(signed);
+        let vga = vga.ok_or_else(|| FirmwareError::OptionRom {
+            path: vga_path.into(),
+        })?;
         Ok(Self { bios, vga })
     }
 
@@ -282,8 +286,10 @@ mod tests {
         let (bios, vga) = (dir.join("bios"), dir.join("vga"));
         std::fs::write(&bios, vec![0; 1000]).unwrap();
         std::fs::write(&vga, [0x55, 0xaa, 1]).unwrap();
-        let text = Firmware::read(&bios, &vga).unwrap_err().to_string();
-        assert!(text.contains("no BIOS image"), "{text}");
+        for wrong in [&bios, Path::new("/dev/zero")] {
+            let text = Firmware::read(wrong, &vga).unwrap_err().to_string();
+            assert!(text.contains("no BIOS image"), "{text}");
+        }
         std::fs::write(&bios, vec![0; 0x2_0000]).unwrap();
         assert!(Firmware::read(&bios, &vga).is_ok());
         std::fs::write(&vga, [0; 3]).unwrap();

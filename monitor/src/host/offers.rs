@@ -1,6 +1,8 @@
 //! What a host may or may not offer, and what follows where it does not.
 #![allow(unsafe_code)] // two system calls that only ask
 
+use crate::cpu::cpuid::{CpuModel, Vendor};
+use crate::cpu::cpuid_host::cpuid;
 use crate::executor;
 use std::arch::is_x86_feature_detected;
 use std::fs;
@@ -145,15 +147,8 @@ fn seccomp() -> Result<String, String> {
 
 /// AMD processors before Zen 3 (family 19H) execute PEXT in microcode.
 fn fast_pext() -> Result<String, String> {
-    #[allow(unused_unsafe)] // safe in newer standard libraries
-    // SAFETY: CPUID exists on every x86-64 processor.
-    let leaf = |n: u32| unsafe { core::arch::x86_64::__cpuid(n) };
-    let vendor = leaf(0);
-    let amd = [vendor.ebx, vendor.edx, vendor.ecx]
-        .map(u32::to_le_bytes)
-        .concat()
-        == b"AuthenticAMD";
-    let signature = leaf(1).eax;
+    let amd = CpuModel::host_default().vendor() == Vendor::Amd;
+    let signature = cpuid(1, 0)[0];
     let family = (signature >> 8 & 15) + (signature >> 20 & 255);
     if amd && family < 0x19 {
         Err(format!("AMD processor of family {family:02X}h"))
@@ -164,10 +159,7 @@ fn fast_pext() -> Result<String, String> {
 
 /// CPUID 80000007H.EDX[8].
 fn invariant_tsc() -> Result<String, String> {
-    #[allow(unused_unsafe)] // safe in newer standard libraries
-    // SAFETY: CPUID exists on every x86-64 processor.
-    let leaf = |n: u32| unsafe { core::arch::x86_64::__cpuid(n) };
-    if leaf(0x8000_0000).eax >= 0x8000_0007 && leaf(0x8000_0007).edx & 1 << 8 != 0 {
+    if cpuid(0x8000_0000, 0)[0] >= 0x8000_0007 && cpuid(0x8000_0007, 0)[3] & 1 << 8 != 0 {
         Ok("present".into())
     } else {
         Err("the processor does not promise it".into())

@@ -44,7 +44,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// Another program has it open in a way that excludes ours.
-    #[error("the image {} is in use by another program{}", path.display(), if *read_only { ", which writes to it" } else { " (use ro or --snapshot to share it with others that only read)" })]
+    #[error("the image {} is in use, by another program or as another drive{}", path.display(), if *read_only { ", and written to there" } else { " (use ro or --snapshot to share it with others that only read)" })]
     InUse {
         /// The image.
         path: PathBuf,
@@ -127,7 +127,7 @@ struct OpenedFile {
     file: File,
     path: PathBuf,
     len: u64,
-    /// Device and inode.
+    /// See [`identity`].
     identity: (u64, u64),
 }
 

@@ -28,6 +28,17 @@ pub enum BootError {
         /// The file.
         path: PathBuf,
     },
+    /// The file has more bytes than guest memory, or no end.
+    #[error("{} does not fit into the {} MiB of guest memory: check the path after {option}, or give more with --memory",
+        path.display(), memory >> 20)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The command-line option that named it.
+        option: &'static str,
+        /// Bytes of RAM that the guest has.
+        memory: u64,
+    },
     /// The file ends before what its header promises.
     #[error("{} is truncated ({have} bytes, its header promises at least {need}): copy or download it again",
         path.display())]

@@ -18,7 +18,7 @@ pub use e820::{E820Entry, E820Kind, memory_map};
 pub use entry::{LinuxEntry, apply};
 pub use error::BootError;
 pub use header::SetupHeader;
-pub use place::{BootImages, boot, load_file};
+pub use place::{BootImages, boot};
 pub use real_mode::{CMDLINE_AT, KERNEL_AT, RealModeKernel, SETUP_AT};
 
 /// Guest physical memory as a loader needs it.

@@ -14,6 +14,7 @@ use super::e820::{LOW_RAM_END, memory_map};
 use super::entry::{LinuxEntry, gdt_bytes};
 use super::error::BootError;
 use super::header::SetupHeader;
+use crate::bounded_file;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -39,21 +40,23 @@ pub struct BootImages {
 }
 
 impl BootImages {
-    /// Reads the files.
+    /// Reads the files for a guest with `memory` bytes of RAM.
     /// # Errors
-    /// [`BootError`] for a file that is missing, unreadable or empty.
+    /// [`BootError`] for a file that is missing, unreadable, empty or larger than guest memory.
     pub fn read(
         kernel: &Path,
         initrd: Option<&Path>,
         cmdline: &str,
         rsdp: u64,
+        memory: u64,
     ) -> Result<Self, BootError> {
-        let initrd = initrd
-            .map(|path| Ok::<_, BootError>((path.to_path_buf(), load_file(path, "--initrd")?)))
-            .transpose()?;
+        let initrd = match initrd {
+            Some(path) => Some((path.to_path_buf(), load_file(path, "--initrd", memory)?)),
+            None => None,
+        };
         Ok(Self {
             kernel_path: kernel.to_path_buf(),
-            kernel: load_file(kernel, "--kernel")?,
+            kernel: load_file(kernel, "--kernel", memory)?,
             initrd,
             cmdline: cmdline.to_owned(),
             rsdp,
@@ -97,14 +100,21 @@ impl Placement {
     }
 }
 
-/// Reads a boot file; `option` is the command-line option that named it.
+/// Reads a boot file for a guest with `memory` bytes of RAM; `option` is the command-line option
+/// that named it.
 /// # Errors
-/// [`BootError::Missing`], [`BootError::Unreadable`] or [`BootError::Empty`].
-pub fn load_file(path: &Path, option: &'static str) -> Result<Vec<u8>, BootError> {
+/// [`BootError::Missing`], [`BootError::Unreadable`], [`BootError::Empty`] or
+/// [`BootError::TooLarge`].
+fn load_file(path: &Path, option: &'static str, memory: u64) -> Result<Vec<u8>, BootError> {
     let path_buf = || path.to_path_buf();
-    match std::fs::read(path) {
-        Ok(data) if data.is_empty() => Err(BootError::Empty { path: path_buf() }),
-        Ok(data) => Ok(data),
+    match bounded_file::read(path, memory) {
+        Ok(Some(data)) if data.is_empty() => Err(BootError::Empty { path: path_buf() }),
+        Ok(Some(data)) => Ok(data),
+        Ok(None) => Err(BootError::TooLarge {
+            path: path_buf(),
+            option,
+            memory,
+        }),
         Err(e) if e.kind() == ErrorKind::NotFound => Err(BootError::Missing {
             path: path_buf(),
             option,
@@ -324,20 +334,27 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_empty_files_are_named() {
-        let text = load_file(Path::new("/nonexistent/bz"), "--kernel")
+    fn missing_empty_and_endless_files_are_named() {
+        let text = load_file(Path::new("/nonexistent/bz"), "--kernel", 1 << 20)
             .unwrap_err()
             .to_string();
         assert!(
             text.contains("/nonexistent/bz") && text.contains("--kernel"),
             "{text}"
         );
-        let text = load_file(Path::new("/dev/null"), "--initrd")
+        let text = load_file(Path::new("/dev/null"), "--initrd", 1 << 20)
             .unwrap_err()
             .to_string();
         assert!(text.contains("empty"), "{text}");
+        let text = load_file(Path::new("/dev/zero"), "--initrd", 1 << 20)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("/dev/zero does not fit into the 1 MiB"),
+            "{text}"
+        );
         assert!(matches!(
-            load_file(Path::new("/"), "--kernel"),
+            load_file(Path::new("/"), "--kernel", 1 << 20),
             Err(BootError::Unreadable { .. })
         ));
     }

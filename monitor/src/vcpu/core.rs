@@ -309,7 +309,7 @@ impl Core {
         let mut board = self.board();
         let request = board.take_request();
         let effects = board.take_effects();
-        let a20_mask = if board.a20() { u64::MAX } else { !(1 << 20) };
+        let a20_mask = a20_mask(&board);
         drop(board);
         self.nmi.pending |= effects.nmi;
         for page in effects.written {
@@ -405,6 +405,11 @@ impl Core {
         self.mmu.forget_fetches();
         self.non_global_code = false;
     }
+}
+
+/// The mask that the A20 gate lays on physical addresses.
+fn a20_mask(board: &Board) -> u64 {
+    if board.a20() { u64::MAX } else { !(1 << 20) }
 }
 
 /// Splits `len` bytes at a linear address at page boundaries: (address, offset in the buffer, len).
@@ -558,14 +563,11 @@ impl Env for Core {
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let mut board = self.board();
         board.port_out(port, size, value);
-        let request = board.request_pending() || board.effects_pending();
-        let a20_mask = if board.a20() { u64::MAX } else { !(1 << 20) };
+        let attention = board.request_pending()
+            || board.effects_pending()
+            || a20_mask(&board) != self.mmu.a20_mask;
         self.after_board_write(board);
-        if request {
-            self.leave = true;
-            self.kicker.attention.store(true, Ordering::Relaxed);
-        }
-        if a20_mask != self.mmu.a20_mask {
+        if attention {
             self.leave = true;
             self.kicker.attention.store(true, Ordering::Relaxed);
         }

@@ -23,14 +23,8 @@ use iced_x86::{
 };
 use ring3_translator::addr::PAGE_SIZE;
 use ring3_translator::mutation::Mutation;
-use ring3_translator::state::{GuestState, SegReg, cr4, eflags, gpr, shadow};
-
-/// DR6.BS: a single step.
-const DR6_BS: u64 = 1 << 14;
-/// DR6.B0-B3.
-const DR6_BREAKPOINTS: u64 = 0xf;
-/// The longest instruction, bytes.
-const MAX_INSTRUCTION: usize = 15;
+use ring3_translator::scan::LONGEST;
+use ring3_translator::state::{GuestState, SegReg, cr4, dr6, eflags, gpr, shadow};
 
 /// What is remembered between instructions.
 pub struct Debugger {
@@ -192,7 +186,7 @@ pub(super) fn after(st: &mut GuestState, core: &mut Core, trap_flag: bool) {
         return;
     }
     let step = if trap_flag && !st.broken(Mutation::StepStatus) {
-        DR6_BS
+        dr6::BS
     } else {
         0
     };
@@ -210,13 +204,13 @@ pub(super) fn after(st: &mut GuestState, core: &mut Core, trap_flag: bool) {
 
 /// DR6 of a #DB: B0-B3 are those of this exception, the other bits stay until software clears them.
 fn set_status(st: &mut GuestState, bits: u64) {
-    st.dr[6] = st.dr[6] & !DR6_BREAKPOINTS | bits;
+    st.dr[6] = st.dr[6] & !dr6::B | bits;
 }
 
 /// The instruction at a linear address, if it can be fetched and decoded.
 pub(super) fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<Instruction> {
-    let mut bytes = [0; MAX_INSTRUCTION];
-    let room = ((PAGE_SIZE - u64::from(lin) % PAGE_SIZE) as usize).min(MAX_INSTRUCTION);
+    let mut bytes = [0; LONGEST];
+    let room = ((PAGE_SIZE - u64::from(lin) % PAGE_SIZE) as usize).min(LONGEST);
     let phys = core.fetch_code(st, lin).ok()?.phys;
     core.read_code(phys, &mut bytes[..room]);
     let bits = if st.mode().code32() { 32 } else { 16 };
@@ -229,7 +223,7 @@ pub(super) fn fetch(st: &mut GuestState, core: &mut Core, lin: u32) -> Option<In
     if let Some(insn) = decode(&bytes[..room]) {
         return Some(insn);
     }
-    if room == MAX_INSTRUCTION {
+    if room == LONGEST {
         return None;
     }
     let phys = core
@@ -280,8 +274,7 @@ fn port_access(st: &GuestState, insn: &Instruction) -> Option<(u32, u32)> {
                 OpKind::Immediate8 => Some(u32::from(insn.immediate8())),
                 _ => None,
             };
-            let data = usize::from(insn.mnemonic() == M::Out);
-            let data = if data == 1 {
+            let data = if insn.mnemonic() == M::Out {
                 insn.op1_register()
             } else {
                 insn.op0_register()

@@ -10,9 +10,9 @@ use crate::vcpu::core::Core;
 use iced_x86::{Instruction, Mnemonic, Register};
 use ring3_translator::addr::{LinAddr, PAGE_SIZE};
 use ring3_translator::classify::{Alignment, Trap};
-use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, LEAVE};
+use ring3_translator::helper::{AccessInfo, CONTINUE, Helper, HelperFn, LEAVE};
 use ring3_translator::mutation::Mutation;
-use ring3_translator::state::{GuestState, SegReg};
+use ring3_translator::state::{BounceBuffer, GuestState, SegReg};
 use std::sync::Arc;
 
 /// How a prepared write is finished; stored in `GuestState::bounce_info`.
@@ -27,11 +27,16 @@ mod pending {
 
 /// Puts the helpers into a state's table.
 pub fn install(st: &mut GuestState) {
-    st.helpers[Helper::Callout as usize] = callout as *const () as u64;
-    st.helpers[Helper::SoftRead as usize] = soft_read as *const () as u64;
-    st.helpers[Helper::SoftWrite as usize] = soft_write as *const () as u64;
-    st.helpers[Helper::Commit as usize] = commit as *const () as u64;
-    st.helpers[Helper::SegmentCheck as usize] = segment_check as *const () as u64;
+    let all: [(Helper, HelperFn); 5] = [
+        (Helper::Callout, callout),
+        (Helper::SoftRead, soft_read),
+        (Helper::SoftWrite, soft_write),
+        (Helper::Commit, commit),
+        (Helper::SegmentCheck, segment_check),
+    ];
+    for (helper, function) in all {
+        st.helpers[helper as usize] = function as usize as u64;
+    }
 }
 
 /// # Safety
@@ -224,10 +229,10 @@ fn fill_bounce(
     size: u32,
     who: Privilege,
 ) -> Result<(), Fault> {
-    let mut data = [0u8; 128];
+    let mut data = [0u8; BounceBuffer::MAX_ACCESS];
     let size = (size as usize).min(data.len());
     core.read(st, LinAddr(u64::from(lin)), &mut data[..size], who)?;
-    let at = lin as usize & 63;
+    let at = BounceBuffer::place(lin);
     st.bounce.0[at..at + size].copy_from_slice(&data[..size]);
     st.soft_ptr = &raw const st.bounce.0[at] as u64;
     Ok(())
@@ -268,7 +273,7 @@ extern "C" fn soft_write(st: *mut GuestState, eip: u32, info: u32, lin: u64) -> 
             return fail(st, core, eip, f);
         }
     } else {
-        st.soft_ptr = &raw const st.bounce.0[lin as usize & 63] as u64;
+        st.soft_ptr = &raw const st.bounce.0[BounceBuffer::place(lin)] as u64;
     }
     st.bounce_len = size;
     st.bounce_lin = u64::from(lin);
@@ -291,8 +296,8 @@ extern "C" fn commit(st: *mut GuestState, terminal: u32, _: u32, _: u64) -> u32 
     match st.bounce_info {
         pending::WATCHED => core.written(st, st.bounce_lin, len as u64),
         info => {
-            let mut data = [0u8; 128];
-            let at = st.bounce_lin as usize & 63;
+            let mut data = [0u8; BounceBuffer::MAX_ACCESS];
+            let at = BounceBuffer::place(st.bounce_lin as u32);
             let len = len.min(data.len());
             data[..len].copy_from_slice(&st.bounce.0[at..at + len]);
             let who = if info == pending::BOUNCED_USER {

@@ -14,7 +14,7 @@ use crate::vcpu::{alignment, debug};
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 use ring3_translator::addr::PAGE_SIZE;
-use ring3_translator::cache::{Found, Key, Source, UnitId};
+use ring3_translator::cache::{Found, Key, Location, Source, UnitId};
 use ring3_translator::mutation::Mutation;
 use ring3_translator::state::{ExitKind, GuestState, SegClass, SegReg, cr4, eflags};
 use std::sync::Arc;
@@ -34,22 +34,14 @@ pub enum VcpuExit {
     Internal(String),
 }
 
+/// Bit of a page fault's error code: a write. Intel SDM vol. 3A, 4.7.
+const PAGE_FAULT_WRITE: u32 = 1 << 1;
+
 type Enter = unsafe extern "sysv64" fn(*mut GuestState, u64);
 type Resume = unsafe extern "sysv64" fn(*mut GuestState);
 
 /// Most bytes of guest code in a unit: a longer run of instructions goes on in another.
 const UNIT_BYTES: usize = 512;
-
-/// A guest fault, or a reason to look around again.
-enum Stop {
-    Fault(Fault),
-}
-
-impl From<Fault> for Stop {
-    fn from(f: Fault) -> Self {
-        Self::Fault(f)
-    }
-}
 
 impl Vcpu {
     /// As [`Self::run`], but returns `None` instead of waiting when the processor halts.
@@ -121,7 +113,7 @@ impl Vcpu {
             core.repeating = false;
             let unit = match find(st, core, span) {
                 Ok(unit) => unit,
-                Err(Stop::Fault(f)) => {
+                Err(f) => {
                     core.raise(st, f);
                     tail = None;
                     continue;
@@ -151,10 +143,9 @@ impl Vcpu {
 
     /// Requests, shutdown and deliverable interrupts.
     fn look_around(&mut self) -> Option<VcpuExit> {
-        let poll_target = self.state().poll_target;
         if self.kicker.attention.load(Ordering::Acquire) {
             // First disarm, then look: a kick that comes in between stays visible.
-            self.shared.poll_ptr().store(poll_target, Ordering::Release);
+            self.disarm_poll();
             self.kicker.attention.swap(false, Ordering::AcqRel);
             let (st, core) = self.parts_mut();
             let request = core.follow_board(st);
@@ -309,25 +300,34 @@ impl Vcpu {
         }
     }
 
+    /// Polls find nothing from here on, until the next kick.
+    fn disarm_poll(&self) {
+        let nothing = self.state().poll_target;
+        self.shared.poll_ptr().store(nothing, Ordering::Release);
+    }
+
+    /// A poll has found that an event waits; the guest is about to execute the instruction at `eip`.
+    fn polled(&mut self, eip: u32) {
+        let (st, core) = self.parts_mut();
+        core.stats.polls += 1;
+        abandon(st, eip);
+        // If the event is not deliverable, STI and the like will look again.
+        self.disarm_poll();
+        self.kicker.attention.store(true, Ordering::Release);
+    }
+
     /// Handles a host fault in translated code; true if the instruction shall run again.
     fn host_fault(&mut self) -> Result<bool, String> {
         let poison = self.poison;
-        let poll_target = self.state().poll_target;
         let (st, core) = self.parts_mut();
         let fault = st.fault;
         core.stats.host_faults[(fault.trapno & 31) as usize] += 1;
-        if fault.trapno == 14
-            && fault.addr == poison.poll
-            && fault.rip < core.translator.stubs().end
-        {
+        let page_fault = fault.trapno == Vector::Pf as u32;
+        let poll = page_fault && fault.addr == poison.poll;
+        if poll && fault.rip < core.translator.stubs().end {
             // The poll of a return lookup: the return is done, r13 is where it went.
-            core.stats.polls += 1;
-            st.rip = st.gpr[13] & 0xffff_ffff;
-            for r in &mut st.gpr[..8] {
-                *r &= 0xffff_ffff;
-            }
-            self.shared.poll_ptr().store(poll_target, Ordering::Release);
-            self.kicker.attention.store(true, Ordering::Release);
+            let target = st.gpr[13] as u32;
+            self.polled(target);
             return Ok(false);
         }
         let Some(at) = core.translator.locate(fault.rip) else {
@@ -336,49 +336,15 @@ impl Vcpu {
                 fault.trapno, fault.rip
             ));
         };
-        // Whatever happens, other than running again: the guest is at the start of this instruction.
-        let abandon = |st: &mut GuestState| {
-            st.rip = u64::from(at.eip);
-            for r in &mut st.gpr[..8] {
-                *r &= 0xffff_ffff;
-            }
-        };
+        if poll {
+            self.polled(at.eip);
+            return Ok(false);
+        }
+        if page_fault {
+            return access_fault(st, core, &at, poison.segment);
+        }
+        // The host's exceptions are the guest's own.
         let vector = match fault.trapno {
-            14 => {
-                if fault.addr == poison.poll {
-                    core.stats.polls += 1;
-                    abandon(st);
-                    // If the event is not deliverable, STI and the like will look again.
-                    self.shared.poll_ptr().store(poll_target, Ordering::Release);
-                    self.kicker.attention.store(true, Ordering::Release);
-                    return Ok(false);
-                }
-                if fault.addr == poison.segment {
-                    abandon(st);
-                    adapt(st, core, at.phys);
-                    return Ok(false);
-                }
-                if !core.mmu.window.range().contains(&fault.addr) {
-                    return Err(format!(
-                        "translated code at {:#x} (EIP {:#x}) touched host address {:#x}",
-                        fault.rip, at.eip, fault.addr
-                    ));
-                }
-                let Ok(lin) = u32::try_from(fault.addr.wrapping_sub(core.mmu.window.base())) else {
-                    // Beyond an end of the linear space: the slow form wraps around.
-                    abandon(st);
-                    adapt(st, core, at.phys);
-                    return Ok(false);
-                };
-                return Ok(window_fault(
-                    st,
-                    core,
-                    lin,
-                    fault.err & 2 != 0,
-                    at.eip,
-                    at.phys,
-                ));
-            }
             0 => Vector::De,
             6 => Vector::Ud,
             13 => Vector::Gp,
@@ -393,7 +359,7 @@ impl Vcpu {
                 ));
             }
         };
-        abandon(st);
+        abandon(st, at.eip);
         let error = matches!(vector, Vector::Gp | Vector::Ac).then_some(0);
         core.raise(
             st,
@@ -407,58 +373,78 @@ impl Vcpu {
     }
 }
 
-/// A miss in the supervisor window; true if the instruction shall run again.
-fn window_fault(
+/// Translated code was left in the middle of the instruction at `eip`, which has changed nothing:
+/// the guest is at its start. What the host's registers hold beyond the guest's own is dropped.
+fn abandon(st: &mut GuestState, eip: u32) {
+    st.rip = u64::from(eip);
+    for r in &mut st.gpr[..8] {
+        *r &= 0xffff_ffff;
+    }
+}
+
+/// A host page fault of the instruction `at`; `unusable` is where poisoned segment bases point.
+/// True if the instruction shall run again.
+fn access_fault(
     st: &mut GuestState,
     core: &mut Core,
-    lin: u32,
-    write: bool,
-    eip: u32,
-    phys: u64,
-) -> bool {
-    let abandon = |st: &mut GuestState| {
-        st.rip = u64::from(eip);
-        for r in &mut st.gpr[..8] {
-            *r &= 0xffff_ffff;
-        }
-    };
-    match core.mmu.window_miss(st, lin, write) {
-        Miss::Mapped => true,
-        Miss::Fault(f) => {
-            abandon(st);
-            core.raise(st, f);
-            false
-        }
-        Miss::Unmappable | Miss::Table => {
-            abandon(st);
-            adapt(st, core, phys);
-            false
-        }
-        Miss::Code(pa) => {
-            let writes = core.code_writes.entry(pa / PAGE_SIZE).or_default();
-            *writes = writes.saturating_add(1);
-            let own_page = pa / PAGE_SIZE == phys / PAGE_SIZE;
-            if *writes <= CODE_WRITE_PATIENCE && !own_page {
-                core.code_written(st, pa & !(PAGE_SIZE - 1), PAGE_SIZE);
-                true
-            } else {
-                abandon(st);
-                adapt(st, core, phys);
-                false
-            }
+    at: &Location,
+    unusable: u64,
+) -> Result<bool, String> {
+    let fault = st.fault;
+    let window = &core.mmu.window;
+    if fault.addr != unusable && !window.range().contains(&fault.addr) {
+        return Err(format!(
+            "translated code at {:#x} (EIP {:#x}) touched host address {:#x}",
+            fault.rip, at.eip, fault.addr
+        ));
+    }
+    // Beyond an end of the linear space the adapted form wraps around.
+    match u32::try_from(fault.addr.wrapping_sub(window.base())) {
+        Ok(lin) if fault.addr != unusable => Ok(window_fault(st, core, lin, at)),
+        _ => {
+            adapt(st, core, at);
+            Ok(false)
         }
     }
 }
 
-fn adapt(st: &mut GuestState, core: &mut Core, phys: u64) {
-    core.translator.adapt(st, phys);
-    if !core.translator.page_has_code(phys) {
-        core.mmu.unwatch(phys, attr::CODE);
+/// A miss in the supervisor window; true if the instruction shall run again.
+fn window_fault(st: &mut GuestState, core: &mut Core, lin: u32, at: &Location) -> bool {
+    match core
+        .mmu
+        .window_miss(st, lin, st.fault.err & PAGE_FAULT_WRITE != 0)
+    {
+        Miss::Mapped => return true,
+        Miss::Fault(f) => {
+            abandon(st, at.eip);
+            core.raise(st, f);
+        }
+        Miss::Unmappable | Miss::Table => adapt(st, core, at),
+        Miss::Code(pa) => {
+            let writes = core.code_writes.entry(pa / PAGE_SIZE).or_default();
+            *writes = writes.saturating_add(1);
+            let own_page = pa / PAGE_SIZE == at.phys / PAGE_SIZE;
+            if *writes <= CODE_WRITE_PATIENCE && !own_page {
+                core.code_written(st, pa & !(PAGE_SIZE - 1), PAGE_SIZE);
+                return true;
+            }
+            adapt(st, core, at);
+        }
+    }
+    false
+}
+
+/// Abandons the instruction `at`, which is translated in the adapted form from now on.
+fn adapt(st: &mut GuestState, core: &mut Core, at: &Location) {
+    abandon(st, at.eip);
+    core.translator.adapt(st, at.phys);
+    if !core.translator.page_has_code(at.phys) {
+        core.mmu.unwatch(at.phys, attr::CODE);
     }
 }
 
 /// Finds or makes the unit at CS:EIP.
-fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<Found, Stop> {
+fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<Found, Fault> {
     let state_mode = st.mode();
     let mode = if span == Span::Unit {
         state_mode
@@ -469,7 +455,7 @@ fn find(st: &mut GuestState, core: &mut Core, span: Span) -> Result<Found, Stop>
     let cs = *st.segment(SegReg::Cs);
     let eip = st.eip();
     if cs.class != SegClass::Flat && eip > cs.limit {
-        return Err(Fault::gp(0).into());
+        return Err(Fault::gp(0));
     }
     let lin = (cs.base as u32).wrapping_add(eip);
     let Fetched { phys, global, .. } = core.fetch_code(st, lin)?;
@@ -536,7 +522,7 @@ fn translate(
     key: Key,
     lin: u32,
     span: Span,
-) -> Result<UnitId, Stop> {
+) -> Result<UnitId, Fault> {
     if !core.translator.has_room() {
         core.translator.flush(st);
         for table in 0..2 {
@@ -570,7 +556,7 @@ fn translate(
             // The first instruction reaches beyond the page or the limit.
             let more = within_limit.saturating_sub(in_page).min(15) as usize;
             if more == 0 {
-                return Err(Fault::gp(0).into());
+                return Err(Fault::gp(0));
             }
             let next = lin.wrapping_add(in_page as u32);
             let second = core.fetch_code(st, next)?.phys;
@@ -588,7 +574,7 @@ fn translate(
                 core.watch_code(st, page);
             }
             // More than 15 bytes in one instruction, or a limit in its middle.
-            unit.ok_or(Stop::Fault(Fault::gp(0)))?
+            unit.ok_or(Fault::gp(0))?
         }
     };
     if span != Span::Instruction {

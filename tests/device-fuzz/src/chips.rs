@@ -313,16 +313,11 @@ target!(
             for bar in 0..7 {
                 let _ = function.config().mapping(bar);
             }
-            function.config_mut().take_mapping_changed();
         }
         for n in 0..16 {
             _ = (s.host.pam(n), s.isa.route(n));
         }
-        _ = (
-            s.host.smram(),
-            s.isa.asserted([true, false, true, true]),
-            s.isa.routed(),
-        );
+        _ = (s.host.smram(), s.isa.asserted([true, false, true, true]));
         _ = (
             s.power.pm_base(),
             s.power.smbus_base(),
@@ -504,7 +499,6 @@ target!(
         if let Op::Host(n) = op {
             match n % 8 {
                 0 => _ = chip.acknowledge(),
-                1 => chip.set_cr8((n >> 8) as u8),
                 2 => chip.set_virtual_wire(),
                 3 => _ = chip.set_deadline(now, Some(u64::from(*n) << 20)),
                 4 => _ = chip.matches_logical((n >> 8) as u8),
@@ -515,7 +509,6 @@ target!(
             chip.pending(),
             chip.take_ipi(),
             chip.take_eoi(),
-            chip.cr8(),
             chip.enabled(),
         );
         _ = (

@@ -3,7 +3,7 @@
 use super::Translator;
 use crate::asm::CodeBuf;
 use crate::mode::Mode;
-use crate::prelude;
+use crate::prelude::jump_by_cache;
 use crate::unit::UnitId;
 
 /// No link, in a list of links.
@@ -70,14 +70,7 @@ impl Translator {
         };
         let (field, eip, start) = (l.field, l.target_eip, self.used as u32);
         let mut buf = CodeBuf::default();
-        buf.mov_imm(crate::asm::reg::R13, eip);
-        let slot = prelude::jump_cache_off(table) + (eip & 0xffff) as i32 * 8;
-        buf.op_mem(
-            crate::asm::Width::B4,
-            &[0xff],
-            4,
-            &crate::asm::HostMem::state(slot),
-        );
+        jump_by_cache(&mut buf, table, eip, false);
         buf.finish(0, &mut self.finished);
         if self.memory.write(start as usize, &self.finished) {
             self.used = (self.used + self.finished.len()).next_multiple_of(16);

@@ -40,7 +40,7 @@ impl Ea {
         }
     }
 
-    fn mem(&self) -> HostMem {
+    pub(crate) fn mem(&self) -> HostMem {
         HostMem {
             base: self.base,
             index: self.index,
@@ -131,10 +131,8 @@ impl Lower<'_> {
             emit(
                 self,
                 &HostMem {
-                    base: Some(reg::R13),
-                    index: None,
-                    disp: 0,
                     window: true,
+                    ..HostMem::at(reg::R13, 0)
                 },
             );
         }
@@ -195,26 +193,10 @@ impl Lower<'_> {
                 // limit - (offset + size - 1) as 64 bits, negative if beyond: its high half.
                 let limit = HostMem::state(off!(seg) + seg as i32 * SEG_BYTES + SEG_LIMIT);
                 let c = self.c();
-                c.lea64(
-                    reg::R9,
-                    HostMem {
-                        base: Some(reg::R13),
-                        index: None,
-                        disp: size as i32 - reach,
-                        window: false,
-                    },
-                );
+                c.lea64(reg::R9, HostMem::at(reg::R13, size as i32 - reach));
                 c.load(Width::B4, reg::R14, &limit);
                 c.bytes(&[0x49, 0xf7, 0xd1]); // not r9
-                c.lea64(
-                    reg::R9,
-                    HostMem {
-                        base: Some(reg::R9),
-                        index: Some((reg::R14, 1)),
-                        disp: 1,
-                        window: false,
-                    },
-                );
+                c.lea64(reg::R9, HostMem::indexed(reg::R9, (reg::R14, 1), 1));
                 c.bytes(&[0xc4, 0x43, 0xfb, 0xf0, 0xc9, 32]); // rorx r9, r9, 32
                 c.if_nonzero_jump(reg::R9, slow);
                 self.add_base(seg);
@@ -270,28 +252,11 @@ impl Lower<'_> {
             Some(p) => {
                 // The pointer is poisoned while the segment cannot be used without a check.
                 c.load(Width::B8, reg::R14, &HostMem::state(p));
-                c.load(
-                    Width::B4,
-                    reg::R14,
-                    &HostMem {
-                        base: Some(reg::R14),
-                        index: None,
-                        disp: 0,
-                        window: false,
-                    },
-                );
+                c.load(Width::B4, reg::R14, &HostMem::at(reg::R14, 0));
             }
             None => c.load(Width::B4, reg::R14, &direct),
         }
-        c.lea32(
-            reg::R13,
-            HostMem {
-                base: Some(reg::R13),
-                index: Some((reg::R14, 1)),
-                disp: 0,
-                window: false,
-            },
-        );
+        c.lea32(reg::R13, HostMem::indexed(reg::R13, (reg::R14, 1), 0));
     }
 
     /// Looks r13 up in the soft TLB for an access of `size` bytes plus, if given, the count in a
@@ -311,36 +276,15 @@ impl Lower<'_> {
         };
         let c = self.c();
         pext_state(c, reg::R14, reg::R13, off!(mask_index));
-        c.lea32(
-            reg::R14,
-            HostMem {
-                base: Some(reg::R14),
-                index: Some((reg::R14, 1)),
-                disp: 0,
-                window: false,
-            },
-        );
+        c.lea32(reg::R14, HostMem::indexed(reg::R14, (reg::R14, 1), 0));
         c.load(Width::B4, reg::R9, &entry(tag));
         c.bytes(&[0x41, 0xf7, 0xd1]); // not r9d
         c.lea32(
             reg::R9,
-            HostMem {
-                base: Some(reg::R13),
-                index: Some((reg::R9, 1)),
-                disp: size as i32,
-                window: false,
-            },
+            HostMem::indexed(reg::R13, (reg::R9, 1), size as i32),
         );
         if let Some(more) = more {
-            c.lea32(
-                reg::R9,
-                HostMem {
-                    base: Some(reg::R9),
-                    index: Some((more, 1)),
-                    disp: 0,
-                    window: false,
-                },
-            );
+            c.lea32(reg::R9, HostMem::indexed(reg::R9, (more, 1), 0));
         }
         pext_state(c, reg::R9, reg::R9, off!(mask_page));
         c.if_nonzero_jump(reg::R9, slow);
@@ -354,12 +298,7 @@ impl Lower<'_> {
         if rw == Rw::Read {
             self.c().bind(back);
         }
-        let m = HostMem {
-            base: Some(reg::R13),
-            index: Some((reg::R14, 1)),
-            disp: 0,
-            window: false,
-        };
+        let m = HostMem::indexed(reg::R13, (reg::R14, 1), 0);
         emit(self, &m);
         if rw.writes() {
             self.c().bind(back);

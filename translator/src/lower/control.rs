@@ -3,15 +3,16 @@
 //! A guest CALL pushes its return EIP and executes a host `call`; a guest RET pops the EIP into
 //! r13 and executes a host `ret`. The return site compares r13 with its EIP; a mismatch looks r13
 //! up. Polls stand where loops close: backward jumps and calls, indirect jumps and calls, and
-//! returns that do not match a call (in the prelude's lookups). A poll is two loads; an event poisons the pointer of the second.
+//! returns that do not match a call (in the prelude's lookups). A poll is two loads; an event
+//! poisons the pointer of the second.
 
 use super::access::{Ea, Rw, memory_operand, segment_of};
 use super::{LinkSite, Lower, host_number};
-use crate::asm::{HostMem, Label, Width, reg};
+use crate::asm::{HostMem, Label, Width, cond, reg};
 use crate::classify::Class;
 use crate::mutation::Mutation;
 use crate::off;
-use crate::prelude::jump_cache_off;
+use crate::prelude::{jump_by_cache, jump_cache_off};
 use crate::state::{SegClass, SegReg};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
@@ -59,16 +60,7 @@ impl Lower<'_> {
         }
         let c = self.c();
         c.load(Width::B8, reg::R14, &HostMem::state(off!(poll_ptr)));
-        c.load(
-            Width::B4,
-            reg::R14,
-            &HostMem {
-                base: Some(reg::R14),
-                index: None,
-                disp: 0,
-                window: false,
-            },
-        );
+        c.load(Width::B4, reg::R14, &HostMem::at(reg::R14, 0));
     }
 
     /// Ends the unit with a jump to `target`.
@@ -149,27 +141,18 @@ impl Lower<'_> {
 
     /// A jump to another page that may be remapped: by the jump cache, at a constant index.
     fn branch_by_cache(&mut self, kind: Branch, target: u32) {
-        let slot = jump_cache_off(self.unit.mode.table()) + (target & 0xffff) as i32 * 8;
-        let slot = HostMem::state(slot);
+        let table = self.unit.mode.table();
         if let Branch::If(cc) = kind {
             let away = self.c().label();
             self.c().jcc(cc, away);
             let old = self.cold();
             let c = self.c();
             c.bind(away);
-            c.mov_imm(reg::R13, target);
-            c.op_mem(Width::B4, &[0xff], 4, &slot);
+            jump_by_cache(c, table, target, false);
             c.select(old);
             return;
         }
-        let c = self.c();
-        c.mov_imm(reg::R13, target);
-        c.op_mem(
-            Width::B4,
-            &[0xff],
-            if kind == Branch::Call { 2 } else { 4 },
-            &slot,
-        );
+        jump_by_cache(self.c(), table, target, kind == Branch::Call);
     }
 
     /// `jmp` or `call` to the EIP in r13 through the jump cache.
@@ -184,13 +167,8 @@ impl Lower<'_> {
         let table = jump_cache_off(self.unit.mode.table());
         let c = self.c();
         c.movzx16(reg::R14, reg::R13);
-        let slot = HostMem {
-            base: Some(reg::R15),
-            index: Some((reg::R14, 8)),
-            disp: table,
-            window: false,
-        };
-        c.op_mem(Width::B4, &[0xff], if call { 2 } else { 4 }, &slot);
+        let slot = HostMem::indexed(reg::R15, (reg::R14, 8), table);
+        c.transfer(&slot, call);
     }
 
     /// After a host `call`: the place that the matching host `ret` comes back to.
@@ -368,7 +346,7 @@ impl Lower<'_> {
         let not_taken = self.c().label();
         match insn.mnemonic() {
             Mnemonic::Jcxz | Mnemonic::Jecxz => {
-                self.test_count(wide, 0, not_taken);
+                self.test_count(wide, not_taken);
                 self.c().bind(taken);
                 self.go_to(target);
             }
@@ -381,22 +359,17 @@ impl Lower<'_> {
                 if wide_step {
                     c.add_const(reg::RCX, -1);
                 } else {
-                    let cx = HostMem {
-                        base: Some(reg::RCX),
-                        index: None,
-                        disp: -1,
-                        window: false,
-                    };
+                    let cx = HostMem::at(reg::RCX, -1);
                     c.lea32(reg::R9, cx);
                     c.mov_rr(Width::B2, reg::RCX, reg::R9);
                 }
                 match m {
                     _ if ignore => {}
-                    Mnemonic::Loope => _ = c.jcc(0x5, not_taken),
-                    Mnemonic::Loopne => _ = c.jcc(0x4, not_taken),
+                    Mnemonic::Loope => _ = c.jcc(cond::NE, not_taken),
+                    Mnemonic::Loopne => _ = c.jcc(cond::E, not_taken),
                     _ => {}
                 }
-                self.test_count(wide, 0, taken);
+                self.test_count(wide, taken);
                 self.c().jmp(not_taken);
                 self.c().bind(taken);
                 self.go_to(target);
@@ -408,7 +381,7 @@ impl Lower<'_> {
     }
 
     /// Jumps to `nonzero` if (E)CX is not zero.
-    fn test_count(&mut self, wide: bool, _shift: u8, nonzero: Label) {
+    fn test_count(&mut self, wide: bool, nonzero: Label) {
         if wide || self.broken(Mutation::CountWidth) {
             self.c().mov_rr(Width::B4, reg::R9, reg::RCX);
         } else {
@@ -428,12 +401,7 @@ impl Lower<'_> {
         if self.unit.mode.stack32() || self.broken(Mutation::StackUpperHalf) {
             self.c().add_const(reg::R12, n);
         } else {
-            let sp = HostMem {
-                base: Some(reg::R12),
-                index: None,
-                disp: n,
-                window: false,
-            };
+            let sp = HostMem::at(reg::R12, n);
             self.c().lea32(reg::R9, sp);
             self.c().mov_rr(Width::B2, reg::R12, reg::R9);
         }

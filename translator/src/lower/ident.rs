@@ -77,7 +77,7 @@ impl Lower<'_> {
             let needs_rex = (0..insn.op_count())
                 .any(|i| matches!(insn.op_register(i), Register::R12D | Register::R12W));
             let ok = match high {
-                Some(h) if needs_rex => self.with_high_byte(&mut insn, h, &mut |_, _| {}),
+                Some(h) if needs_rex => self.with_high_byte(&mut insn, h),
                 _ => self.encode(&insn),
             };
             if !ok {
@@ -97,7 +97,7 @@ impl Lower<'_> {
             let mut host = insn;
             set_memory(&mut host, m);
             failed |= match high {
-                Some(h) if m.needs_rex() => !l.with_high_byte(&mut host, h, &mut |_, _| {}),
+                Some(h) if m.needs_rex() => !l.with_high_byte(&mut host, h),
                 _ => !l.encode(&host),
             };
         });
@@ -109,12 +109,7 @@ impl Lower<'_> {
 
     /// Encodes an instruction whose high-byte register cannot be named beside a REX prefix: works
     /// on a rotated copy in r11. Flags are the instruction's own (RORX has none).
-    fn with_high_byte(
-        &mut self,
-        insn: &mut Instruction,
-        h: HighByte,
-        _: &mut dyn FnMut(&mut Self, &HostMem),
-    ) -> bool {
+    fn with_high_byte(&mut self, insn: &mut Instruction, h: HighByte) -> bool {
         self.rorx32(reg::R11, h.of, 8);
         insn.set_op_register(h.operand, Register::R11L);
         let ok = self.encode(insn);
@@ -142,12 +137,7 @@ impl Lower<'_> {
     pub(crate) fn lea(&mut self, insn: &Instruction) {
         let (_, ea) = memory_operand(insn);
         let dst = host_number(insn.op0_register());
-        let m = HostMem {
-            base: ea.base,
-            index: ea.index,
-            disp: ea.disp,
-            window: false,
-        };
+        let m = ea.mem();
         let wide = insn.code() == Code::Lea_r32_m;
         if wide && !ea.addr16 {
             self.c().lea32(dst, m);
@@ -194,24 +184,8 @@ impl Lower<'_> {
         // pext r11d, source, r14d
         c.bytes(&[0xc4, 0x42, ((!source & 0xf) << 3) | 2, 0xf5, 0xde]);
         // r8 = base address + r8 * scale
-        c.lea32(
-            reg::R13,
-            HostMem {
-                base: ea.base,
-                index: ea.index,
-                disp: ea.disp,
-                window: false,
-            },
-        );
-        c.lea32(
-            reg::R8,
-            HostMem {
-                base: Some(reg::R13),
-                index: Some((reg::R8, scale)),
-                disp: 0,
-                window: false,
-            },
-        );
+        c.lea32(reg::R13, ea.mem());
+        c.lea32(reg::R8, HostMem::indexed(reg::R13, (reg::R8, scale), 0));
         let ea = super::access::Ea::of_register(reg::R8, 0, ea.addr16);
         let rw = if write { Rw::Update } else { Rw::Read };
         let mut insn = *guest;

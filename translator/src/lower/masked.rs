@@ -64,20 +64,11 @@ impl Lower<'_> {
         let back = self.c().label();
         self.soft_lookup(size, None, rw, slow);
         let mut host = *insn;
-        let place = HostMem {
-            base: Some(reg::R13),
-            index: Some((reg::R14, 1)),
-            disp: 0,
-            window: false,
-        };
+        let place = HostMem::indexed(reg::R13, (reg::R14, 1), 0);
         set_memory(&mut host, &place);
         let ok = self.encode(&host);
         debug_assert!(ok, "cannot encode {insn}");
         self.c().bind(back);
-        let old = self.cold();
-        self.c().bind(slow);
-        self.callout(insn, None);
-        self.c().jmp(back);
-        self.c().select(old);
+        self.callout_aside(slow, back, insn);
     }
 }

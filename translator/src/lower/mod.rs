@@ -14,7 +14,7 @@ mod system;
 
 pub use control::condition_number;
 
-use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg};
+use crate::asm::{CodeBuf, Half, HostMem, Label, Width, reg, short};
 use crate::classify::{self, Alignment, Class, Table, Trap, Unit};
 use crate::mode::Mode;
 use crate::mutation::Mutation;
@@ -217,12 +217,7 @@ impl<'a> Lower<'a> {
     /// Compares r13 with `eip`, without flags; on mismatch jumps to `miss`.
     pub(crate) fn check_target(&mut self, eip: u32, miss: u64) {
         let c = self.c();
-        let difference = HostMem {
-            base: Some(reg::R13),
-            index: None,
-            disp: eip.wrapping_neg() as i32,
-            window: false,
-        };
+        let difference = HostMem::at(reg::R13, eip.wrapping_neg() as i32);
         c.lea32(reg::R14, difference);
         c.if_nonzero_jump_abs(reg::R14, miss);
     }
@@ -313,9 +308,9 @@ impl<'a> Lower<'a> {
         // if fpu_live == 0 { call fpu_load }, without flags
         c.mov_rr(Width::B8, reg::R10, reg::RCX);
         c.load(Width::B4, reg::RCX, &live);
-        let zero = c.short(0xe3);
+        let zero = c.short(short::JRCXZ);
         c.mov_rr(Width::B8, reg::RCX, reg::R10);
-        let done = c.short(0xeb);
+        let done = c.short(short::JMP);
         c.bind_short(zero);
         c.mov_rr(Width::B8, reg::RCX, reg::R10);
         let load = self.c_stubs.fpu_load;
@@ -335,6 +330,15 @@ impl<'a> Lower<'a> {
         let c = self.c();
         c.mov_imm(reg::R9, site);
         c.call_abs(thunk);
+    }
+
+    /// Out of line at `slow`: calls the monitor to execute this instruction, then goes on at `done`.
+    pub(crate) fn callout_aside(&mut self, slow: Label, done: Label, insn: &Instruction) {
+        let old = self.cold();
+        self.c().bind(slow);
+        self.callout(insn, None);
+        self.c().jmp(done);
+        self.c().select(old);
     }
 
     /// Encodes a host instruction through the encoder.

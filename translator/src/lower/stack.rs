@@ -111,25 +111,20 @@ impl Lower<'_> {
         let size: u32 = if insn.code() == Code::Leavew { 2 } else { 4 };
         let width = if size == 2 { Width::B2 } else { Width::B4 };
         let stack32 = self.unit.mode.stack32();
-        let ea = Ea::of_register(5, 0, !stack32);
+        let ea = Ea::of_register(reg::RBP, 0, !stack32);
         if self.broken(Mutation::LeaveOrder) {
-            self.c().mov_rr(width, reg::R12, 5);
+            self.c().mov_rr(width, reg::R12, reg::RBP);
         }
         self.access(SegReg::Ss, ea, size, Rw::Read, &mut |l, m| {
             l.c().load(width, reg::R11, m)
         });
-        let after = HostMem {
-            base: Some(5),
-            index: None,
-            disp: size as i32,
-            window: false,
-        };
+        let after = HostMem::at(reg::RBP, size as i32);
         if stack32 {
             self.c().lea32(reg::R12, after);
         } else {
             self.c().lea32(reg::R9, after);
             self.c().mov_rr(Width::B2, reg::R12, reg::R9);
         }
-        self.c().mov_rr(width, 5, reg::R11);
+        self.c().mov_rr(width, reg::RBP, reg::R11);
     }
 }

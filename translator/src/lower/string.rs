@@ -89,12 +89,7 @@ impl Lower<'_> {
         let whole = !p.addr16 || self.broken(Mutation::StringUpperHalf);
         let c = self.c();
         c.load(Width::B8, reg::R8, &HostMem::state(off!(string_step)));
-        let next = HostMem {
-            base: Some(register),
-            index: Some((reg::R8, p.width.bytes() as u8)),
-            disp: 0,
-            window: false,
-        };
+        let next = HostMem::indexed(register, (reg::R8, p.width.bytes() as u8), 0);
         if whole {
             c.lea32(register, next);
         } else {
@@ -174,12 +169,7 @@ impl Lower<'_> {
         pext_state(c, reg::R14, reg::RCX, off!(mask_long_count));
         c.if_nonzero_jump(reg::R14, long);
         c.load(Width::B8, reg::R14, &HostMem::state(off!(window_base)));
-        let window = |r| HostMem {
-            base: Some(r),
-            index: Some((reg::R14, 1)),
-            disp: 0,
-            window: false,
-        };
+        let window = |r| HostMem::indexed(r, (reg::R14, 1), 0);
         if p.source {
             c.lea64(reg::RSI, window(reg::RSI));
         }
@@ -207,11 +197,7 @@ impl Lower<'_> {
             c.mov_rr(Width::B4, reg::RDI, reg::RDI);
         }
         c.bind(done);
-        let old = self.cold();
-        self.c().bind(long);
-        self.callout(insn, None);
-        self.c().jmp(done);
-        self.c().select(old);
+        self.callout_aside(long, done, insn);
     }
 
     /// REP MOVS and REP STOS in the soft form: both ranges lie in one page each and hit the TLB,
@@ -223,12 +209,7 @@ impl Lower<'_> {
     fn repeat_soft(&mut self, insn: &Instruction, p: &Parts) {
         let long = self.c().label();
         let done = self.c().label();
-        let at = |base, index| HostMem {
-            base: Some(base),
-            index: Some((index, 1)),
-            disp: 0,
-            window: false,
-        };
+        let at = |base, index| HostMem::indexed(base, (index, 1), 0);
         let c = self.c();
         pext_state(c, reg::R14, reg::RCX, off!(mask_long_count));
         c.if_nonzero_jump(reg::R14, long);
@@ -269,10 +250,6 @@ impl Lower<'_> {
             c.lea32(reg::RSI, at(reg::R9, reg::R8));
         }
         c.bind(done);
-        let old = self.cold();
-        self.c().bind(long);
-        self.callout(insn, None);
-        self.c().jmp(done);
-        self.c().select(old);
+        self.callout_aside(long, done, insn);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::access::{Rw, memory_operand, pdep_state, pext_state, segment_of, selector_off};
 use super::{Lower, host_number};
-use crate::asm::{HostMem, Width, reg};
+use crate::asm::{HostMem, Width, cond, reg};
 use crate::mutation::Mutation;
 use crate::off;
 use crate::state::{SegReg, eflags};
@@ -52,11 +52,7 @@ impl Lower<'_> {
         c.if_nonzero_jump(reg::R9, slow);
         c.store_imm(Width::B1, 1, &HostMem::state(off!(if_flag)));
         c.bind(done);
-        let old = self.cold();
-        self.c().bind(slow);
-        self.callout(insn, None);
-        self.c().jmp(done);
-        self.c().select(old);
+        self.callout_aside(slow, done, insn);
     }
 
     /// PUSHF: outside V8086 mode it needs no privilege. Flag-free: AND is PEXT and PDEP with one
@@ -80,26 +76,10 @@ impl Lower<'_> {
         }
         self.rorx32(reg::R9, reg::R9, 32 - 9);
         let c = self.c();
-        c.lea32(
-            reg::R11,
-            HostMem {
-                base: Some(reg::R11),
-                index: Some((reg::R9, 1)),
-                disp: 2,
-                window: false,
-            },
-        );
+        c.lea32(reg::R11, HostMem::indexed(reg::R11, (reg::R9, 1), 2));
         c.load(Width::B4, reg::R9, &HostMem::state(off!(sys_flags)));
         // RF and VM read as zero: the run loop clears RF, and VM is clear in this mode.
-        c.lea32(
-            reg::R11,
-            HostMem {
-                base: Some(reg::R11),
-                index: Some((reg::R9, 1)),
-                disp: 0,
-                window: false,
-            },
-        );
+        c.lea32(reg::R11, HostMem::indexed(reg::R11, (reg::R9, 1), 0));
         self.push_register(reg::R11, size);
     }
 
@@ -129,7 +109,7 @@ impl Lower<'_> {
             reg::R9,
             &HostMem::state(off!(sys_flags)),
         );
-        c.jcc(0x5, slow);
+        c.jcc(cond::NE, slow);
         c.mov_rr(Width::B4, reg::R9, reg::R11);
         c.bytes(&[0x41, 0xc1, 0xe9, 9]); // shr r9d, 9
         c.bytes(&[0x41, 0x83, 0xe1, 1]); // and r9d, 1
@@ -140,7 +120,7 @@ impl Lower<'_> {
             reg::R10,
             &HostMem::state(off!(event_waiting)),
         );
-        c.jcc(0x5, slow);
+        c.jcc(cond::NE, slow);
         c.store(Width::B1, reg::R9, &HostMem::state(off!(if_flag)));
         c.bytes(&[0xfc]); // cld
         c.store_imm(Width::B8, 1, &HostMem::state(off!(string_step)));
@@ -154,11 +134,7 @@ impl Lower<'_> {
         c.bytes(&[0x88, 0xc4, 0x9e]); // mov ah, al; sahf
         c.mov_rr(Width::B8, reg::RAX, reg::R10);
         c.bind(done);
-        let old = self.cold();
-        self.c().bind(slow);
-        self.callout(insn, None);
-        self.c().jmp(done);
-        self.c().select(old);
+        self.callout_aside(slow, done, insn);
     }
 
     /// MOV r/m, sreg.
@@ -168,7 +144,6 @@ impl Lower<'_> {
             .load(Width::B2, reg::R11, &HostMem::state(selector_off(seg)));
         if insn.op0_kind() == OpKind::Register {
             let wide = insn.op0_register().is_gpr32() && !self.broken(Mutation::SelectorUpperHalf);
-            debug_assert!(wide || insn.code() != Code::INVALID);
             let to = host_number(insn.op0_register());
             self.c()
                 .mov_rr(if wide { Width::B4 } else { Width::B2 }, to, reg::R11);
