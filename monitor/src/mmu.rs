@@ -23,7 +23,7 @@ const FLUSH_LOOKS: u64 = 65_536;
 /// One entry of the fetch TLB.
 #[derive(Clone, Copy)]
 struct FetchEntry {
-    /// Linear page | privilege (0 supervisor, 1 user); odd high bit pattern when empty.
+    /// Linear page | privilege (0 supervisor, 1 user); all ones when empty.
     tag: u64,
     phys: u64,
     global: bool,

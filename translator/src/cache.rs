@@ -51,6 +51,9 @@ struct Unit {
 
 /// Bytes of host code in a unit, on an average: for the room of lists.
 const BYTES_PER_UNIT: usize = 300;
+/// Bytes of the cache for each site and each link that may exist: code that does nothing but call
+/// the monitor has many of them and little host code.
+const BYTES_PER_RECORD: usize = 64;
 
 /// A unit that was looked up, with what whoever looks it up needs.
 #[derive(Clone, Copy, Debug)]
@@ -270,7 +273,10 @@ impl Translator {
     /// True if a unit of the usual size still fits; if not, flush before translating.
     #[must_use]
     pub fn has_room(&self) -> bool {
+        let most = self.memory.size() / BYTES_PER_RECORD;
         self.used + UNIT_ROOM < self.memory.size()
+            && self.sites.len() + MAX_INSTRUCTIONS < most
+            && self.links.len() + MAX_INSTRUCTIONS < most
     }
 
     /// Drops every translation. Only between runs of translated code.

@@ -36,6 +36,9 @@ pub(super) fn unit_lines(u: &Unit, phys: u64) -> u64 {
     all
 }
 
+/// Most adapted sites that are remembered: a guest can make one of each of its bytes.
+const MAX_ADAPTED: usize = 1 << 20;
+
 impl Translator {
     /// Whether translations exist for the physical page of `phys`.
     #[must_use]
@@ -118,6 +121,9 @@ impl Translator {
 
     /// Makes the instruction at `phys` use the adapted form from now on; drops its translations.
     pub fn adapt(&mut self, st: &mut GuestState, phys: u64) {
+        if self.adapted.len() >= MAX_ADAPTED {
+            self.adapted.clear(); // those that matter come back
+        }
         if self.adapted.insert(phys) {
             self.stats.adapted += 1;
         }
