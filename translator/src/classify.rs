@@ -171,8 +171,12 @@ impl Table {
     /// vol. 1, 8.6.
     #[must_use]
     pub fn waits(&self, insn: &Instruction) -> bool {
-        (matches!(self.unit(insn), Unit::X87 | Unit::Mmx) || mmx_register(insn))
-            && !matches!(insn.mnemonic(), Mnemonic::Fnstcw | Mnemonic::Fnstsw)
+        use Mnemonic as M;
+        let never = matches!(
+            insn.mnemonic(),
+            M::Fnstcw | M::Fnstsw | M::Fnstenv | M::Fnsave | M::Fninit | M::Fnclex
+        );
+        (matches!(self.unit(insn), Unit::X87 | Unit::Mmx) || mmx_register(insn)) && !never
     }
 
     /// #NM and #UD that CR0, CR4 and the model imply. Those whose state the monitor saves and loads

@@ -45,7 +45,7 @@ pub fn too_long(bytes: &[u8], code32: bool) -> bool {
             return from + len > LONGEST;
         }
         let longer = (0..=u8::MAX).any(|next| {
-            [0xc0, 0x58].into_iter().any(|rest| {
+            [0xc0, 0x58, 0x0f].into_iter().any(|rest| {
                 let mut bytes = [rest; 2 * LONGEST];
                 bytes[..LONGEST].copy_from_slice(first);
                 bytes[LONGEST] = next;

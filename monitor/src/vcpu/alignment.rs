@@ -73,12 +73,12 @@ pub(super) fn before(st: &mut GuestState, core: &mut Core) -> bool {
 }
 
 /// Bytes of an operand that are accessed together, at least one: of a far pointer the offset, of
-/// bounds the lower one.
+/// bounds the lower one, of an x87 environment the control word.
 fn first_part(kind: MemorySize) -> u32 {
     use MemorySize as S;
     match kind {
-        S::SegPtr16 | S::Bound16_WordWord => 2,
-        S::SegPtr32 | S::Bound32_DwordDword | S::Fword6 => 4,
+        S::SegPtr16 | S::Bound16_WordWord | S::FpuEnv14 => 2,
+        S::SegPtr32 | S::Bound32_DwordDword | S::Fword6 | S::FpuEnv28 => 4,
         _ => (kind.size() as u32).max(1),
     }
 }

@@ -65,13 +65,19 @@ fn one(st: &GuestState, insn: &Instruction, memory: &UsedMemory) -> Option<Memor
         OpAccess::None | OpAccess::NoMemAccess => return None,
         _ => true,
     };
-    let explicit = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory)
-        && (memory.base(), memory.index()) == (insn.memory_base(), insn.memory_index())
-        && memory.displacement() as u32 == insn.memory_displacement32();
     let kind = match memory.memory_size() {
         MemorySize::Unknown => insn.memory_size(),
         known => known,
     };
+    // The decoder's list has ESP after the increment as base of the operand of POP.
+    let popped = if insn.mnemonic() == Mnemonic::Pop && insn.memory_base() == Register::ESP {
+        kind.size() as u32
+    } else {
+        0
+    };
+    let explicit = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory)
+        && (memory.base(), memory.index()) == (insn.memory_base(), insn.memory_index())
+        && memory.displacement() as u32 == insn.memory_displacement32().wrapping_add(popped);
     let stack = insn.is_stack_instruction() && !explicit && memory.segment() == Register::SS;
     let mut offset = if stack {
         // Its width is the stack segment's; the decoder knows the code segment's only.
@@ -80,9 +86,6 @@ fn one(st: &GuestState, insn: &Instruction, memory: &UsedMemory) -> Option<Memor
     } else {
         memory.virtual_address(0, |reg, _, _| value(st, reg))? as u32
     };
-    if explicit && insn.mnemonic() == Mnemonic::Pop && insn.memory_base() == Register::ESP {
-        offset = offset.wrapping_add(kind.size() as u32); // ESP after the increment
-    }
     if explicit {
         offset = offset.wrapping_add(bit_offset(st, insn));
     }
