@@ -1,6 +1,6 @@
 //! A row: a state, some instructions, and what must be found when they have ended.
 
-use crate::descriptor::{Tss32, gate, kind};
+use crate::descriptor::{Tss32, gate, kind, segment};
 use crate::deviation::Deviation;
 use crate::layout as at;
 use crate::record::{BY_TASK, REAL, SHUTDOWN};
@@ -345,10 +345,34 @@ impl Row {
 
     /// A vector's own handler, open to that ring.
     pub fn open_vector(&mut self, vector: u8, dpl: u8) {
-        self.gate(
-            vector,
-            gate(kind::INT32, dpl, true, at::CODE0, at::stub(vector), 0),
-        );
+        self.handler_gate(vector, kind::INT32, dpl);
+    }
+
+    /// A gate of type `k` to a vector's own handler; true if it is one of 16 bits.
+    pub fn handler_gate(&mut self, vector: u8, k: u8, dpl: u8) -> bool {
+        let narrow = matches!(k, kind::INT16 | kind::TRAP16);
+        let (selector, offset) = if narrow {
+            (at::STUBS, at::stub16(vector))
+        } else {
+            (at::CODE0, at::stub(vector))
+        };
+        self.gate(vector, gate(k, dpl, true, selector, offset, 0));
+        narrow
+    }
+
+    /// A 32-bit task of ring 0 that begins at [`at::TARGET`]: its descriptor, and its TSS at
+    /// [`at::TSS2`].
+    pub fn plain_task(&mut self, selector: u16) {
+        self.descriptor(selector, segment(at::TSS2, 0x67, kind::TSS32, 0, true, 0));
+        let tss = Tss32 {
+            eip: at::TARGET,
+            eflags: eflags::FIXED,
+            gpr: [0, 0, 0, 0, at::OTHER_STACK, 0, 0, 0],
+            segments: [at::DATA0, at::CODE0, at::DATA0, at::DATA0, 0, 0],
+            io_map: 0x68,
+            ..Tss32::default()
+        };
+        self.put(at::TSS2, &tss.bytes());
     }
 
     /// A task gate for a vector: its handler is a task of its own, which needs nothing of the

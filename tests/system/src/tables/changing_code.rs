@@ -1,7 +1,7 @@
 //! Code that changes itself or is changed through another address, by the processor's own writes or
 //! by a device.
 
-use crate::descriptor::{Tss32, gate, kind, segment};
+use crate::descriptor::{gate, kind};
 use crate::layout as at;
 use crate::row::{Field, Row, Table, eflags};
 use iced_x86::code_asm::{byte_ptr, dword_ptr, eax, ebx, ecx};
@@ -175,16 +175,7 @@ fn by_processor() -> Vec<Row> {
     // A task switch saves EAX over it.
     let function = at::TSS + 0x28;
     let mut row = new("by a task switch", 0, function);
-    row.descriptor(at::FREE, segment(at::TSS2, 0x67, kind::TSS32, 0, true, 0));
-    let tss = Tss32 {
-        eip: at::TARGET,
-        eflags: eflags::FIXED,
-        gpr: [0, 0, 0, 0, at::OTHER_STACK, 0, 0, 0],
-        segments: [at::DATA0, at::CODE0, at::DATA0, at::DATA0, 0, 0],
-        io_map: 0x68,
-        ..Tss32::default()
-    };
-    row.put(at::TSS2, &tss.bytes());
+    row.plain_task(at::FREE);
     row.put(at::TARGET, &[0xcf]);
     row.bytes(&[0xb8]);
     row.bytes(&AFTER.to_le_bytes());

@@ -136,18 +136,6 @@ const TRIGGERS: &[Trigger] = &[
     }),
 ];
 
-/// The gate of a vector: its kernel stub by a gate of this kind.
-fn lead(row: &mut Row, vector: u8, k: u8) {
-    let narrow = matches!(k, kind::INT16 | kind::TRAP16);
-    let (selector, offset) = if narrow {
-        (at::STUBS, at::stub16(vector))
-    } else {
-        (at::CODE0, at::stub(vector))
-    };
-    row.narrow_frame = narrow;
-    row.gate(vector, gate(k, 3, true, selector, offset, 0));
-}
-
 /// What a handler in ring 0 finds, reached by a gate of that kind from code at `eip`.
 fn expect_frame(row: &mut Row, k: u8, cpl: u8, error: Option<u32>) {
     let narrow = matches!(k, kind::INT16 | kind::TRAP16);
@@ -190,7 +178,7 @@ fn exceptions() -> Vec<Row> {
             for k in [kind::INT16, kind::TRAP16, kind::INT32, kind::TRAP32] {
                 let mut row = new(&format!("gate type {k:#x}"));
                 let eip = raise(&mut row);
-                lead(&mut row, vector, k);
+                row.narrow_frame = row.handler_gate(vector, k, 3);
                 row.fault(
                     vector,
                     error,
@@ -235,7 +223,7 @@ fn exceptions() -> Vec<Row> {
             row.gate(13, 0);
             row.bytes(&[0xea, 0, 0, 0, 0, 0, 0]);
             row.stop();
-            lead(&mut row, 8, k);
+            row.narrow_frame = row.handler_gate(8, k, 3);
             row.expect(Field::Kind, 8);
             row.expect(Field::Error, 0);
             rows.push(row);
@@ -254,14 +242,8 @@ fn requests() -> Vec<Row> {
             row.eflags |= eflags::IF | eflags::NT | eflags::CF;
             row.bytes(&[0x90]);
             row.stop();
-            lead(&mut row, REQUEST, k);
             // The gate's DPL does not matter.
-            let (selector, offset) = if row.narrow_frame {
-                (at::STUBS, at::stub16(REQUEST))
-            } else {
-                (at::CODE0, at::stub(REQUEST))
-            };
-            row.gate(REQUEST, gate(k, 0, true, selector, offset, 0));
+            row.narrow_frame = row.handler_gate(REQUEST, k, 0);
             let eip = if row.narrow_frame {
                 at::CODE & 0xffff
             } else {

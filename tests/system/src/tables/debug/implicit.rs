@@ -3,7 +3,7 @@
 //! address" (3B 18.3.1.2). After an event the trap comes before the handler's first instruction.
 
 use super::{STATUS, trap};
-use crate::descriptor::{Tss32, gate, kind, segment};
+use crate::descriptor::{gate, kind, segment};
 use crate::deviation;
 use crate::layout as at;
 use crate::row::{Field, Row, Table, eflags};
@@ -211,16 +211,7 @@ fn instructions() -> Vec<Row> {
         ("access of the new ESP0", at::TSS2 + 4, ACCESS, false),
     ] {
         let mut row = Row::new(format!("JMP to a task, {what}"));
-        row.descriptor(SELECTOR, segment(at::TSS2, 0x67, kind::TSS32, 0, true, 0));
-        let tss = Tss32 {
-            eip: at::TARGET,
-            eflags: eflags::FIXED,
-            gpr: [0, 0, 0, 0, at::OTHER_STACK, 0, 0, 0],
-            segments: [at::DATA0, at::CODE0, at::DATA0, at::DATA0, 0, 0],
-            io_map: 0x68,
-            ..Tss32::default()
-        };
-        row.put(at::TSS2, &tss.bytes());
+        row.plain_task(SELECTOR);
         row.put(at::TARGET, &[0x0f, 0x0b]);
         watch(&mut row, address, condition);
         row.bytes(&[0xea, 0, 0, 0, 0, low, high]);

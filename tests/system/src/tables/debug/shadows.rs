@@ -97,6 +97,23 @@ fn shadows() -> Vec<Row> {
     rows
 }
 
+/// What the loads of [`stack_loads`] find: in EAX, at EBX, and on the stack.
+fn operands(row: &mut Row, load: &str) {
+    row.gpr[0] = u32::from(at::DATA0);
+    row.gpr[3] = at::DATA;
+    row.gpr[4] = at::ROW_STACK - 0x20;
+    row.put32(row.gpr[4], u32::from(at::DATA0));
+    row.put32(
+        at::DATA,
+        if load == "LSS" {
+            row.gpr[4]
+        } else {
+            u32::from(at::DATA0)
+        },
+    );
+    row.put32(at::DATA + 4, u32::from(at::DATA0));
+}
+
 /// MOV SS and POP SS: the instruction after them runs before an interrupt and before a trap,
 /// whatever it is; LSS and the other segments cast no shadow. The instruction in the shadow may fault,
 /// transfer control or wait.
@@ -121,19 +138,7 @@ fn stack_loads() -> Vec<Row> {
             // Interrupts become deliverable in the shadow of STI: MOV SS runs in it.
             let mut row = Row::new(format!("STI, {name}, {what}"));
             row.irq = true;
-            row.gpr[0] = u32::from(at::DATA0);
-            row.gpr[3] = at::DATA;
-            row.gpr[4] = at::ROW_STACK - 0x20;
-            row.put32(row.gpr[4], u32::from(at::DATA0));
-            row.put32(
-                at::DATA,
-                if name == "LSS" {
-                    row.gpr[4]
-                } else {
-                    u32::from(at::DATA0)
-                },
-            );
-            row.put32(at::DATA + 4, u32::from(at::DATA0));
+            operands(&mut row, name);
             row.bytes(&[0xfb]);
             row.bytes(bytes);
             let after_load = row.here();
@@ -149,19 +154,7 @@ fn stack_loads() -> Vec<Row> {
             // The single-step trap, the same.
             let mut row = Row::new(format!("TF: {name}, {what}"));
             row.eflags |= eflags::TF;
-            row.gpr[0] = u32::from(at::DATA0);
-            row.gpr[3] = at::DATA;
-            row.gpr[4] = at::ROW_STACK - 0x20;
-            row.put32(row.gpr[4], u32::from(at::DATA0));
-            row.put32(
-                at::DATA,
-                if name == "LSS" {
-                    row.gpr[4]
-                } else {
-                    u32::from(at::DATA0)
-                },
-            );
-            row.put32(at::DATA + 4, u32::from(at::DATA0));
+            operands(&mut row, name);
             row.bytes(bytes);
             let after_load = row.here();
             row.bytes(next);

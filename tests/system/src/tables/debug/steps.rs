@@ -6,6 +6,16 @@ use crate::deviation;
 use crate::layout as at;
 use crate::row::{Field, Row, Table, eflags};
 
+/// INT 40h: TF is saved set and cleared, and there is no trap.
+fn interrupt(row: &mut Row) {
+    row.bytes(&[0xcd, 0x40]);
+    let next = row.stop();
+    row.fault(0x40, None, next);
+    row.expect_bits(Field::Eflags, eflags::TF, eflags::TF);
+    row.expect_bits(Field::HandlerFlags, eflags::TF, 0);
+    row.expect_bits(Field::Dr6, STATUS, 0);
+}
+
 /// TF. 3B 18.3.1.4.
 fn steps() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -80,12 +90,7 @@ fn steps() -> Vec<Row> {
         // INT n: no trap; TF is saved set and cleared.
         let mut row = new("INT n");
         row.open_vector(0x40, 3);
-        row.bytes(&[0xcd, 0x40]);
-        let next = row.stop();
-        row.fault(0x40, None, next);
-        row.expect_bits(Field::Eflags, eflags::TF, eflags::TF);
-        row.expect_bits(Field::HandlerFlags, eflags::TF, 0);
-        row.expect_bits(Field::Dr6, STATUS, 0);
+        interrupt(&mut row);
         rows.push(row);
         // POPF that clears TF: the trap still comes. One that sets it: after the next instruction.
         let mut row = new("POPF that clears TF");
@@ -177,12 +182,7 @@ fn across() -> Vec<Row> {
         if !real {
             row.open_vector(0x40, 3);
         }
-        row.bytes(&[0xcd, 0x40]);
-        let next = row.stop();
-        row.fault(0x40, None, next);
-        row.expect_bits(Field::Eflags, eflags::TF, eflags::TF);
-        row.expect_bits(Field::HandlerFlags, eflags::TF, 0);
-        row.expect_bits(Field::Dr6, STATUS, 0);
+        interrupt(&mut row);
         rows.push(row);
     }
     // IRET that sets TF: the trap comes after the first instruction there.

@@ -49,14 +49,8 @@ fn interrupt_gates() -> Vec<Row> {
             ))
             .cpl(3);
             row.eflags |= eflags::IF | eflags::NT | eflags::AC | eflags::DF;
-            let narrow = matches!(k, kind::INT16 | kind::TRAP16);
             let wide = matches!(k, kind::INT32 | kind::TRAP32);
-            let (selector, offset) = if narrow {
-                (at::STUBS, at::stub16(vector))
-            } else {
-                (at::CODE0, at::stub(vector))
-            };
-            row.gate(vector, gate(k, 3, true, selector, offset, 0));
+            let narrow = row.handler_gate(vector, k, 3);
             if k == kind::TASK {
                 continue;
             }

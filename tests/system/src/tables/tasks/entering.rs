@@ -10,13 +10,7 @@ use crate::row::{Field, Row, Table, deviate, eflags};
 fn entering() -> Vec<Row> {
     let mut rows = Vec::new();
     for way in WAYS {
-        let c = Case {
-            way,
-            old32: true,
-            new32: true,
-            old_cpl: 0,
-            new_cpl: 3,
-        };
+        let c = Case::wide(way, 0, 3);
         let (mut row, ..) = base(format!("{way:?}: T flag of the new TSS"), &c);
         row.stop();
         let tss = Tss32 {
@@ -30,13 +24,7 @@ fn entering() -> Vec<Row> {
         rows.push(row);
     }
     for way in [Way::Jump, Way::Call, Way::Return] {
-        let c = Case {
-            way,
-            old32: true,
-            new32: true,
-            old_cpl: 0,
-            new_cpl: 3,
-        };
+        let c = Case::wide(way, 0, 3);
         let (mut row, ..) = base(format!("{way:?}: TF of the new task"), &c);
         row.stop();
         let tss = Tss32 {
@@ -117,13 +105,7 @@ fn entering() -> Vec<Row> {
     }
     // DR7's local bits are cleared, the global ones stay (18.2.4).
     for way in [Way::Jump, Way::Call, Way::Return, Way::Interrupt] {
-        let c = Case {
-            way,
-            old32: true,
-            new32: true,
-            old_cpl: 0,
-            new_cpl: 0,
-        };
+        let c = Case::wide(way, 0, 0);
         let (mut row, ..) = base(format!("{way:?}: DR7"), &c);
         row.stop();
         row.dr = [0x1000, 0x2000, 0x3000, 0x4000];
@@ -134,13 +116,7 @@ fn entering() -> Vec<Row> {
         rows.push(row);
     }
     // A task may be entered again after it was left by JMP, and returned to after CALL.
-    let c = Case {
-        way: Way::Call,
-        old32: true,
-        new32: true,
-        old_cpl: 0,
-        new_cpl: 0,
-    };
+    let c = Case::wide(Way::Call, 0, 0);
     let (mut row, _, next) = base("Call, then IRET back".into(), &c);
     row.put(at::TARGET, &[0xcf]);
     row.stop();

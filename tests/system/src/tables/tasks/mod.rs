@@ -90,6 +90,28 @@ pub(super) struct Case {
     pub(super) new_cpl: u8,
 }
 
+impl Case {
+    /// Between 32-bit tasks.
+    pub(super) const fn wide(way: Way, old_cpl: u8, new_cpl: u8) -> Self {
+        Self {
+            way,
+            old32: true,
+            new32: true,
+            old_cpl,
+            new_cpl,
+        }
+    }
+}
+
+/// One way of each kind into a task that has a descriptor of its own.
+pub(super) const KINDS_OF_WAYS: [Way; 5] = [
+    Way::Jump,
+    Way::Call,
+    Way::Interrupt,
+    Way::Fault,
+    Way::Return,
+];
+
 pub(super) fn new_tss32(cpl: u8) -> Tss32 {
     let data = at::data_of(cpl);
     Tss32 {

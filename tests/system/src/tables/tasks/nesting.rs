@@ -2,8 +2,8 @@
 //! own LDT and page tables; pages of a TSS.
 
 use super::{
-    Case, EXTRA, GATE, NEW, NEW_FLAGS, OLD_FLAGS, VECTOR, Way, base, expect_type, new_tss32,
-    tss_kind,
+    Case, EXTRA, GATE, KINDS_OF_WAYS, NEW, NEW_FLAGS, OLD_FLAGS, VECTOR, Way, base, expect_type,
+    new_tss32, tss_kind,
 };
 use crate::descriptor::{Tss32, gate, kind, segment};
 use crate::layout as at;
@@ -70,13 +70,7 @@ fn back() -> Vec<Row> {
 
 /// The second task calls a third, which returns, and the second returns.
 fn deep() -> Row {
-    let c = Case {
-        way: Way::Call,
-        old32: true,
-        new32: true,
-        old_cpl: 0,
-        new_cpl: 0,
-    };
+    let c = Case::wide(Way::Call, 0, 0);
     let (mut row, _, next) = base("two levels deep and back".into(), &c);
     let third = EXTRA + 0x18;
     row.descriptor(third, segment(at::TSS3, 0x67, kind::TSS32, 0, true, 0));
@@ -142,20 +136,8 @@ fn v86() -> Vec<Row> {
 fn memory() -> Vec<Row> {
     let mut rows = Vec::new();
     let other = EXTRA + 0x18;
-    for way in [
-        Way::Jump,
-        Way::Call,
-        Way::Interrupt,
-        Way::Fault,
-        Way::Return,
-    ] {
-        let c = Case {
-            way,
-            old32: true,
-            new32: true,
-            old_cpl: 0,
-            new_cpl: 3,
-        };
+    for way in KINDS_OF_WAYS {
+        let c = Case::wide(way, 0, 3);
         let (mut row, ..) = base(format!("{way:?}: the task's own LDT"), &c);
         row.stop();
         // One descriptor, at DATA: entry 1.

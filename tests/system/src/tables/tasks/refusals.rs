@@ -9,13 +9,7 @@ use crate::row::{Field, Row, Table, deviate};
 /// Who may switch: type, DPL, RPL, P, limits. Vol. 2, CALL, JMP, INT, IRET; 7.3 steps 2-4.
 fn refusals() -> Vec<Row> {
     let mut rows = Vec::new();
-    let case = |way, old_cpl| Case {
-        way,
-        old32: true,
-        new32: true,
-        old_cpl,
-        new_cpl: 0,
-    };
+    let case = |way, old_cpl| Case::wide(way, old_cpl, 0);
     // The descriptor's type, for what names a TSS directly or through a gate.
     for way in [
         Way::Jump,

@@ -1,6 +1,6 @@
 //! The checks of the new task's segments, made in the new task.
 
-use super::{Case, EXTRA, NEW, Way, base, expect_type, new_tss32};
+use super::{Case, EXTRA, KINDS_OF_WAYS, NEW, Way, base, expect_type, new_tss32};
 use crate::descriptor::{kind, segment};
 use crate::deviation;
 use crate::layout as at;
@@ -185,20 +185,8 @@ fn new_segments() -> Vec<Row> {
     ];
     let mut rows = Vec::new();
     for (what, slot, selector, descriptor, vector) in cases {
-        for way in [
-            Way::Jump,
-            Way::Call,
-            Way::Interrupt,
-            Way::Fault,
-            Way::Return,
-        ] {
-            let c = Case {
-                way,
-                old32: true,
-                new32: true,
-                old_cpl: 0,
-                new_cpl: 3,
-            };
+        for way in KINDS_OF_WAYS {
+            let c = Case::wide(way, 0, 3);
             let (mut row, _, next) = base(format!("{way:?}: {what}"), &c);
             row.stop();
             if let Some(value) = descriptor {

@@ -38,13 +38,7 @@ fn leaving() -> Vec<Row> {
     for k in [kind::INT16, kind::TRAP16, kind::TRAP32] {
         let mut row = v86(format!("INT through gate type {k:#x}"), 3, 0);
         row.eflags |= eflags::IF;
-        let narrow = k != kind::TRAP32;
-        let (selector, offset) = if narrow {
-            (at::STUBS, at::stub16(0x40))
-        } else {
-            (at::CODE0, at::stub(0x40))
-        };
-        row.gate(0x40, gate(k, 3, true, selector, offset, 0));
+        let narrow = row.handler_gate(0x40, k, 3);
         row.bytes(&[0xcd, 0x40]);
         let next = row.here();
         row.stop();
@@ -154,14 +148,8 @@ fn exceptions() -> Vec<Row> {
             }
             let eip = row.bytes(bytes);
             row.stop();
-            let narrow = matches!(k, kind::INT16 | kind::TRAP16);
-            let (selector, offset) = if narrow {
-                (at::STUBS, at::stub16(vector))
-            } else {
-                (at::CODE0, at::stub(vector))
-            };
+            let narrow = row.handler_gate(vector, k, 0);
             row.narrow_frame = narrow;
-            row.gate(vector, gate(k, 0, true, selector, offset, 0));
             row.fault(vector, error, eip);
             row.expect(Field::Cs, at::LOW_CODE >> 4);
             let width = if narrow { 2 } else { 4 };
